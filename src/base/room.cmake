@@ -1,0 +1,1 @@
+target_link_libraries(${ROOM_TARGET} PUBLIC OpenMP::OpenMP_CXX)

@@ -1,0 +1,19 @@
+// base/threads.h
+// Data parallelism inside one process, on the OpenMP team that oneDNN also uses (two thread pools would fight
+// for cores). parallel_for(n, body)         body(i) for every i in [0,n), i handed out in order as threads
+// become free parallel_ranges(n, body)      body(begin, end, thread): [0,n) cut into compute_threads() equal
+// ranges, fixed partition:
+//                               what thread t does depends only on (n, compute_threads())
+// An exception thrown by body is rethrown in the caller (the first one, by index of thread).
+#pragma once
+#include <cstdint>
+#include <functional>
+
+namespace stoker {
+
+int compute_threads();
+void set_compute_threads(int threads);  // >= 1; also sets OpenMP's number for the calling thread
+void parallel_for(int64_t n, const std::function<void(int64_t)>& body);
+void parallel_ranges(int64_t n, const std::function<void(int64_t begin, int64_t end, int thread)>& body);
+
+}  // namespace stoker

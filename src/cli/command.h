@@ -1,0 +1,12 @@
+// cli/command.h
+// How a subcommand joins the program: it adds itself to the app and sets a callback that does the work and
+// throws Error. Each add_* is defined in the file of its name (cmd_doctor.cpp ...); main.cpp calls them in
+// the order --help shows.
+#pragma once
+#include <CLI/CLI.hpp>
+
+namespace stoker::cli {
+
+void add_doctor(CLI::App& app);
+
+}  // namespace stoker::cli

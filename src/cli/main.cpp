@@ -1,0 +1,46 @@
+#include <fmt/core.h>
+
+#include <exception>
+#include <new>
+
+#include "base/error.h"
+#include "base/stop.h"
+#include "cli/command.h"
+
+namespace {
+
+int report(stoker::ErrorKind kind, const char* message) {
+  fmt::print(stderr, "stoker: {} error: {}\n", stoker::to_string(kind), message);
+  return stoker::exit_code(kind);
+}
+
+int run(int argc, char** argv) {
+  using namespace stoker::cli;
+  CLI::App app{"Stoker: an AI training factory in one program"};
+  app.set_version_flag("--version", "stoker " STOKER_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  add_doctor(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : stoker::exit_code(stoker::ErrorKind::kUsage);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  stoker::install_stop_handler();
+  try {
+    return run(argc, argv);
+  } catch (const stoker::Error& e) {
+    return report(e.kind(), e.what());
+  } catch (const std::bad_alloc&) {
+    return report(stoker::ErrorKind::kDevice,
+                  "out of memory. Use a smaller model, micro-batch or sequence length.");
+  } catch (const std::exception& e) {
+    return report(stoker::ErrorKind::kInternal, e.what());
+  }
+}

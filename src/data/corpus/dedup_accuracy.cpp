@@ -14,7 +14,8 @@ bool by_pair(const SimilarPair& x, const SimilarPair& y) { return x.a != y.a ? x
 
 }  // namespace
 
-std::vector<SimilarPair> exact_similar_pairs(const std::vector<std::vector<uint64_t>>& sets, double threshold) {
+std::vector<SimilarPair> exact_similar_pairs(const std::vector<std::vector<uint64_t>>& sets,
+                                             double threshold) {
   STOKER_CHECK(threshold > 0 && threshold <= 1, "threshold {}", threshold);
   std::unordered_map<uint64_t, uint32_t> frequency;
   for (const auto& set : sets)
@@ -45,7 +46,8 @@ std::vector<SimilarPair> exact_similar_pairs(const std::vector<std::vector<uint6
       for (const uint32_t other : postings) {
         if (last_seen[other] == d) continue;
         last_seen[other] = d;
-        if (static_cast<double>(sets[other].size()) < threshold * static_cast<double>(set.size()) - 1e-9) continue;
+        if (static_cast<double>(sets[other].size()) < threshold * static_cast<double>(set.size()) - 1e-9)
+          continue;
         const double similarity = jaccard(set, sets[other]);
         if (similarity >= threshold)
           pairs.push_back({std::min(d, other), std::max(d, other), static_cast<float>(similarity)});

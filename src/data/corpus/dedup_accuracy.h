@@ -20,7 +20,8 @@ struct SimilarPair {
 
 // All pairs with exact Jaccard >= threshold of sets (each sorted, without repeats), sorted by (a, b).
 // Empty sets pair with nothing.
-std::vector<SimilarPair> exact_similar_pairs(const std::vector<std::vector<uint64_t>>& sets, double threshold);
+std::vector<SimilarPair> exact_similar_pairs(const std::vector<std::vector<uint64_t>>& sets,
+                                             double threshold);
 
 // All pairs that share a band, with their estimated similarity, sorted by (a, b). Empty signatures match
 // nothing.

@@ -67,8 +67,9 @@ class SignatureStore {
     }
   }
   [[noreturn]] void broken(const char* what) {
-    fail(ErrorKind::kStorage, "cannot {} spill file {}: {}; free space there or choose another spill directory",
-         what, path_, std::strerror(errno));
+    fail(ErrorKind::kStorage,
+         "cannot {} spill file {}: {}; free space there or choose another spill directory", what, path_,
+         std::strerror(errno));
   }
   size_t entries_;
   SpillBudget budget_;
@@ -92,7 +93,8 @@ class UnionFind {
     while (parent_[x] != x) x = parent_[x] = parent_[parent_[x]];
     return x;
   }
-  // The smaller index becomes the root: which one does not matter for the result, only that it is one of them.
+  // The smaller index becomes the root: which one does not matter for the result, only that it is one of
+  // them.
   void join(uint32_t a, uint32_t b) {
     a = find(a), b = find(b);
     if (a != b) parent_[std::max(a, b)] = std::min(a, b);
@@ -152,7 +154,8 @@ void NearDuplicateFinder::add(const DocumentKey& key, std::span<const uint32_t> 
                "signature of {} entries, parameters say {}", signature.size(), p.entries());
   const auto document = static_cast<uint32_t>(state_->documents.size());
   if (document == UINT32_MAX)
-    fail(ErrorKind::kUsage, "near-duplicate detection holds at most {} documents in one build", UINT32_MAX - 1);
+    fail(ErrorKind::kUsage, "near-duplicate detection holds at most {} documents in one build",
+         UINT32_MAX - 1);
   state_->documents.push_back(key);
   state_->signatures.add(signature);
   if (signature.empty()) return;
@@ -186,16 +189,17 @@ std::vector<DuplicateVerdict> NearDuplicateFinder::finish() {
         v.matched = best, v.similarity = similarity;
     }
   };
-  state_->bands.for_each_partition([](const BandRecord& r) { return r.key & 0xFFFFFFFF; },
-                                   [&](std::vector<BandRecord>& records) {
-                                     std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) {
-                                       return a.key != b.key ? a.key < b.key : a.document < b.document;
-                                     });
-                                     for (size_t i = 0, j; i < records.size(); i = j) {
-                                       for (j = i + 1; j < records.size() && records[j].key == records[i].key;) ++j;
-                                       if (j - i > 1) join_bucket({records.data() + i, j - i});
-                                     }
-                                   });
+  state_->bands.for_each_partition(
+      [](const BandRecord& r) { return r.key & 0xFFFFFFFF; },
+      [&](std::vector<BandRecord>& records) {
+        std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) {
+          return a.key != b.key ? a.key < b.key : a.document < b.document;
+        });
+        for (size_t i = 0, j; i < records.size(); i = j) {
+          for (j = i + 1; j < records.size() && records[j].key == records[i].key;) ++j;
+          if (j - i > 1) join_bucket({records.data() + i, j - i});
+        }
+      });
 
   std::vector<uint32_t> best(documents.size());
   std::iota(best.begin(), best.end(), 0u);
@@ -211,7 +215,8 @@ std::vector<DuplicateVerdict> NearDuplicateFinder::finish() {
     // one.
     if (v.matched == d && v.kept != d) {
       v.matched = v.kept;
-      v.similarity = static_cast<float>(estimated_similarity(signatures.get(v.kept, 0), signatures.get(d, 1)));
+      v.similarity =
+          static_cast<float>(estimated_similarity(signatures.get(v.kept, 0), signatures.get(d, 1)));
     }
   }
   return verdicts;

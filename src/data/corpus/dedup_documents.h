@@ -3,7 +3,8 @@
 // Kept member   the greatest by (quality, then smaller content hash, then smaller id hash): a pure function
 //               of the documents, never of their order, of threads, or of how the work was cut up
 // Verdict       for each document, in the order added: the kept member of its cluster (itself when kept), the
-//               document it matched most closely in a band, and the similarity the signatures estimate with it
+//               document it matched most closely in a band, and the similarity the signatures estimate with
+//               it
 // Memory        56 bytes per document + the spill budget; signatures and band keys go to the spill directory
 //               beyond it
 // Errors        Storage from spilling; Internal when a signature has another length than the parameters say

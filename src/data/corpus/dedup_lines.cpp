@@ -119,19 +119,19 @@ void LineDeduplicator::finish(const std::function<void(uint32_t, std::span<const
         }
       });
   std::vector<uint32_t> dropped;
-  drops.for_each_partition(
-      [](const Drop& d) { return static_cast<uint64_t>(d.document); },
-      [&](std::vector<Drop>& records) {
-        std::sort(records.begin(), records.end(), [](const Drop& a, const Drop& b) {
-          return a.document != b.document ? a.document < b.document : a.span < b.span;
-        });
-        for (size_t i = 0, j; i < records.size(); i = j) {
-          dropped.clear();
-          for (j = i; j < records.size() && records[j].document == records[i].document; ++j)
-            dropped.push_back(records[j].span);
-          each(records[i].document, dropped);
-        }
-      });
+  drops.for_each_partition([](const Drop& d) { return static_cast<uint64_t>(d.document); },
+                           [&](std::vector<Drop>& records) {
+                             std::sort(records.begin(), records.end(), [](const Drop& a, const Drop& b) {
+                               return a.document != b.document ? a.document < b.document : a.span < b.span;
+                             });
+                             for (size_t i = 0, j; i < records.size(); i = j) {
+                               dropped.clear();
+                               for (j = i; j < records.size() && records[j].document == records[i].document;
+                                    ++j)
+                                 dropped.push_back(records[j].span);
+                               each(records[i].document, dropped);
+                             }
+                           });
 }
 
 }  // namespace stoker::corpus

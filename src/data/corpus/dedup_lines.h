@@ -1,8 +1,8 @@
 // data/corpus/dedup_lines.h
-// Exact repeats of lines or paragraphs across the whole corpus: each distinct span stays once, in the document
-// that stays_before all others that hold it (and there at its first place), so the result does not depend on
-// order. Span        a line, or a run of lines up to a blank one; compared after trimming ASCII blanks.
-// Spans shorter than
+// Exact repeats of lines or paragraphs across the whole corpus: each distinct span stays once, in the
+// document that stays_before all others that hold it (and there at its first place), so the result does not
+// depend on order. Span        a line, or a run of lines up to a blank one; compared after trimming ASCII
+// blanks. Spans shorter than
 //             min_characters (code points after trimming) always stay
 // Memory      the spill budget + 40 bytes per document (the keys); spans themselves are only hashed (64 bits,
 //             so among 10^9 distinct spans about 0.03 are expected to be confused)

@@ -75,7 +75,8 @@ class SpillTable {
         continue;
       }
       const uint64_t bytes = counts_[p] * sizeof(Record);
-      const uint64_t slices = std::max<uint64_t>(1, (bytes + budget_.memory_bytes - 1) / budget_.memory_bytes);
+      const uint64_t slices =
+          std::max<uint64_t>(1, (bytes + budget_.memory_bytes - 1) / budget_.memory_bytes);
       for (uint64_t slice = 0; slice < slices; ++slice) {
         records.clear();
         read_back(p, [&](const Record& r) {
@@ -94,8 +95,9 @@ class SpillTable {
 
   std::string path(size_t p) const { return budget_.directory + "/spill-" + std::to_string(p); }
   [[noreturn]] void storage_error(const char* what, size_t p) const {
-    fail(ErrorKind::kStorage, "cannot {} spill file {}: {}; free space there or choose another spill directory",
-         what, path(p), std::strerror(errno));
+    fail(ErrorKind::kStorage,
+         "cannot {} spill file {}: {}; free space there or choose another spill directory", what, path(p),
+         std::strerror(errno));
   }
   void spill() {
     if (!spilled_) {

@@ -5,10 +5,11 @@
 namespace stoker::corpus {
 namespace {
 
-// AVX2 compares signed only. Adding 2^63 flips the top bit, so with that folded into c a signed minimum is the
-// unsigned one.
+// AVX2 compares signed only. Adding 2^63 flips the top bit, so with that folded into c a signed minimum is
+// the unsigned one.
 template <int kVectors>
-void update_group(std::span<const uint64_t> shingles, const MinHashRows& rows, size_t first, uint64_t* minima) {
+void update_group(std::span<const uint64_t> shingles, const MinHashRows& rows, size_t first,
+                  uint64_t* minima) {
   const __m256i flip = _mm256_set1_epi64x(static_cast<int64_t>(0x8000000000000000ull));
   __m256i a[kVectors], b[kVectors], c[kVectors], least[kVectors];
   for (int v = 0; v < kVectors; ++v) {

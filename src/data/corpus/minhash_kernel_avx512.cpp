@@ -7,7 +7,8 @@ namespace {
 
 // Seven vectors of a, b, c and minima fill 28 of the 32 registers, and 112 permutations are two such groups.
 template <int kVectors>
-void update_group(std::span<const uint64_t> shingles, const MinHashRows& rows, size_t first, uint64_t* minima) {
+void update_group(std::span<const uint64_t> shingles, const MinHashRows& rows, size_t first,
+                  uint64_t* minima) {
   __m512i a[kVectors], b[kVectors], c[kVectors], least[kVectors];
   for (int v = 0; v < kVectors; ++v) {
     a[v] = _mm512_loadu_si512(rows.a + first + 8 * v);

@@ -15,8 +15,8 @@ constexpr uint64_t kMulA = 0x9E3779B97F4A7C15ull;
 constexpr uint64_t kMulB = 0xD6E8FEB86659FD93ull;
 constexpr size_t kBlock = 1024;
 
-// What a code point folds to: 0 separates, kDrop vanishes (a combining mark), otherwise the folded code point,
-// with kAlone set when the character is a word by itself.
+// What a code point folds to: 0 separates, kDrop vanishes (a combining mark), otherwise the folded code
+// point, with kAlone set when the character is a word by itself.
 constexpr uint32_t kDrop = 0x80000000u;
 constexpr uint32_t kAlone = 0x40000000u;
 constexpr uint32_t kCodePoint = 0x1FFFFFu;
@@ -30,8 +30,10 @@ bool written_without_spaces(int32_t cp) {
 uint32_t fold_code_point(int32_t cp) {
   switch (utf8proc_category(cp)) {
     case UTF8PROC_CATEGORY_MN:
-    case UTF8PROC_CATEGORY_ME: return kDrop;
-    case UTF8PROC_CATEGORY_ND: return '0';
+    case UTF8PROC_CATEGORY_ME:
+      return kDrop;
+    case UTF8PROC_CATEGORY_ND:
+      return '0';
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
@@ -39,8 +41,10 @@ uint32_t fold_code_point(int32_t cp) {
     case UTF8PROC_CATEGORY_LO:
     case UTF8PROC_CATEGORY_MC:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: break;
-    default: return 0;
+    case UTF8PROC_CATEGORY_NO:
+      break;
+    default:
+      return 0;
   }
   std::array<utf8proc_int32_t, 32> parts{};
   int boundary = 0;
@@ -117,7 +121,8 @@ void walk_words(std::string_view text, OnWord&& on_word, OnText&& on_char) {
   const uint8_t* word_begin = p;
   uint32_t previous = 0;
   auto close = [&](const uint8_t* at) {
-    if (word.length) on_word(word.take(), static_cast<size_t>(word_begin - begin), static_cast<size_t>(at - begin));
+    if (word.length)
+      on_word(word.take(), static_cast<size_t>(word_begin - begin), static_cast<size_t>(at - begin));
     previous = 0;
   };
   while (p < end) {
@@ -204,7 +209,8 @@ void for_each_shingle_block(std::string_view text, ShingleUnit unit, int n,
   STOKER_CHECK(n >= 1, "shingle of {} units", n);
   Roller roller(n, sink);
   if (unit == ShingleUnit::kWord) {
-    walk_words(text, [&](uint64_t hash, size_t, size_t) { roller.add(hash); }, [](uint32_t, bool) {});
+    walk_words(
+        text, [&](uint64_t hash, size_t, size_t) { roller.add(hash); }, [](uint32_t, bool) {});
   } else {
     bool gap = false;
     walk_words(

@@ -2,11 +2,11 @@
 // Text -> the hashed shingles that near-duplicate detection compares: n-grams of folded words, or of folded
 // characters. Folding     lower case, compatibility-decomposed, marks dropped, a run of digits is one 0,
 // everything that is not a
-//             letter or number separates. Scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese)
-//             give one word per character. Bytes that are not UTF-8 separate.
+//             letter or number separates. Scripts written without spaces (Han, kana, Thai, Lao, Khmer,
+//             Burmese) give one word per character. Bytes that are not UTF-8 separate.
 // Shingle     a 64-bit hash of n units in order; a text of fewer than n (but at least one) units is one
-// shingle of them all Determinism a pure function of the bytes, the kind and n; the same on every machine Cost
-// one pass; memory one block of shingles (docs/data-factory.md has measured rates)
+// shingle of them all Determinism a pure function of the bytes, the kind and n; the same on every machine
+// Cost one pass; memory one block of shingles (docs/data-factory.md has measured rates)
 #pragma once
 #include <cstddef>
 #include <cstdint>

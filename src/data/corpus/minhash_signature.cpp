@@ -15,8 +15,8 @@ namespace {
 void check(const MinHashParameters& p) {
   if (p.n < 1 || p.n > 1000 || p.bands < 1 || p.rows < 1 || p.bands > 100000 || p.rows > 1000)
     fail(ErrorKind::kUsage,
-         "minhash: expected n in 1..1000, bands in 1..100000, rows in 1..1000; found n={} bands={} rows={}", p.n,
-         p.bands, p.rows);
+         "minhash: expected n in 1..1000, bands in 1..100000, rows in 1..1000; found n={} bands={} rows={}",
+         p.n, p.bands, p.rows);
 }
 
 const std::array<MinHashParameters, 6>& presets() {
@@ -58,8 +58,8 @@ std::vector<std::string> minhash_preset_names() {
 
 MinHashParameters optimal_bands(int entries, double threshold) {
   if (entries < 1 || !(threshold > 0 && threshold < 1))
-    fail(ErrorKind::kUsage, "minhash: expected entries >= 1 and a threshold in (0,1); found {} and {}", entries,
-         threshold);
+    fail(ErrorKind::kUsage, "minhash: expected entries >= 1 and a threshold in (0,1); found {} and {}",
+         entries, threshold);
   constexpr int kSteps = 200;
   MinHashParameters best, now;
   double least = 1e300;
@@ -112,8 +112,9 @@ double estimated_similarity(std::span<const uint32_t> a, std::span<const uint32_
 }
 
 void band_keys(std::span<const uint32_t> signature, int bands, int rows, std::span<uint64_t> keys) {
-  STOKER_CHECK(signature.size() == static_cast<size_t>(bands) * rows && keys.size() == static_cast<size_t>(bands),
-               "{} entries, {} keys for {} x {}", signature.size(), keys.size(), bands, rows);
+  STOKER_CHECK(
+      signature.size() == static_cast<size_t>(bands) * rows && keys.size() == static_cast<size_t>(bands),
+      "{} entries, {} keys for {} x {}", signature.size(), keys.size(), bands, rows);
   for (int band = 0; band < bands; ++band)
     keys[band] = hash64(signature.data() + static_cast<size_t>(band) * rows, sizeof(uint32_t) * rows,
                         static_cast<uint64_t>(band) + 1);

@@ -42,11 +42,16 @@ TEST(MinHashKernel, EveryInstructionSetGivesTheSameBits) {
 
 TEST(MinHashShingles, FoldingRules) {
   EXPECT_EQ(fold_words("Hello,  WORLD! it's 2026-11"), "hello world it s 0 0");
-  EXPECT_EQ(fold_words("\xC3\x89t\xC3\xA9 e\xCC\x81t\xC3\xA9"), "ete ete");                     // composed = decomposed
-  EXPECT_EQ(fold_words("\xE6\xBC\xA2\xE5\xAD\x97 ok"), "\xE6\xBC\xA2 \xE5\xAD\x97 ok");         // a Han character is a word
-  EXPECT_EQ(fold_words("a\xE2\x80\x94" "b \xC2\xA0 c"), "a b c");                               // dash and no-break space
-  EXPECT_EQ(fold_words("bad\xFF" "byte \xED\xA0\x80x"), "bad byte x");                          // invalid UTF-8 separates
-  EXPECT_EQ(fold_words("\xD9\xA3\xD9\xA4 x7y"), "0 x0y");                                       // Arabic digits
+  EXPECT_EQ(fold_words("\xC3\x89t\xC3\xA9 e\xCC\x81t\xC3\xA9"), "ete ete");  // composed = decomposed
+  EXPECT_EQ(fold_words("\xE6\xBC\xA2\xE5\xAD\x97 ok"),
+            "\xE6\xBC\xA2 \xE5\xAD\x97 ok");  // a Han character is a word
+  EXPECT_EQ(fold_words("a\xE2\x80\x94"
+                       "b \xC2\xA0 c"),
+            "a b c");  // dash and no-break space
+  EXPECT_EQ(fold_words("bad\xFF"
+                       "byte \xED\xA0\x80x"),
+            "bad byte x");                                 // invalid UTF-8 separates
+  EXPECT_EQ(fold_words("\xD9\xA3\xD9\xA4 x7y"), "0 x0y");  // Arabic digits
   EXPECT_EQ(fold_words("..."), "");
 }
 
@@ -62,9 +67,11 @@ TEST(MinHashShingles, CountsAndShortTexts) {
 }
 
 TEST(MinHashShingles, BlocksAgreeWithAPlainWindow) {
-  // The rolling sum must equal a fresh computation for every window: an n-gram hash depends on its words alone.
+  // The rolling sum must equal a fresh computation for every window: an n-gram hash depends on its words
+  // alone.
   std::string text;
-  for (int i = 0; i < 3000; ++i) text += "w" + std::string(1, static_cast<char>('a' + i * 7 % 26)) + "x" + std::string(i % 11, 'q') + " ";
+  for (int i = 0; i < 3000; ++i)
+    text += "w" + std::string(1, static_cast<char>('a' + i * 7 % 26)) + "x" + std::string(i % 11, 'q') + " ";
   const auto whole = shingle_set(text, ShingleUnit::kWord, 5);
   std::vector<std::string> words;
   for (size_t at = 0; at < text.size();) {
@@ -140,7 +147,8 @@ TEST(MinHashSignature, PresetsMatchTheirPublishedShape) {
 }
 
 TEST(MinHashSignature, LongTextsStillDiffer) {
-  // With a million shingles a minimum starts with about twenty zero bits; entries must not collide because of it.
+  // With a million shingles a minimum starts with about twenty zero bits; entries must not collide because of
+  // it.
   SignatureMaker maker(minhash_preset("duplodocus"));
   const auto a = maker.sign(words_text(1, 0, 200000)), b = maker.sign(words_text(2, 0, 200000));
   EXPECT_EQ(estimated_similarity(*a, *b), 0);

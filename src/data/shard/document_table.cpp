@@ -1,0 +1,65 @@
+#include "data/shard/document_table.h"
+
+#include <cstring>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace stoker::data {
+namespace {
+constexpr char kMagic[8] = {'S', 'T', 'K', 'D', 'O', 'C', 'S', 0};
+constexpr uint64_t kHeaderBytes = 24, kRecordBytes = 40;
+}  // namespace
+
+DocumentTable DocumentTable::parse(std::span<const std::byte> bytes, std::string file) {
+  if (bytes.size() < kHeaderBytes || std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0)
+    fail(ErrorKind::kData,
+         "{}: offset 0: expected the magic \"STKDOCS\\0\" of a document table, found other bytes or fewer "
+         "than {}",
+         file, kHeaderBytes);
+  uint64_t version, count;
+  std::memcpy(&version, bytes.data() + 8, 8);
+  std::memcpy(&count, bytes.data() + 16, 8);
+  if (version != 1) fail(ErrorKind::kData, "{}: offset 8: expected version 1, found {}", file, version);
+  const uint64_t expected = checked_add(kHeaderBytes, checked_mul(kRecordBytes, count, file), file);
+  if (bytes.size() != expected)
+    fail(ErrorKind::kData,
+         "{}: offset 16: {} documents need a file of {} bytes, found {}. It was cut short or overwritten",
+         file, count, expected, bytes.size());
+  DocumentTable table;
+  table.bytes_ = bytes;
+  table.documents_ = count;
+  return table;
+}
+
+DocumentOrigin DocumentTable::at(uint64_t document) const {
+  STOKER_CHECK(document < documents_, "document {} of {}", document, documents_);
+  const std::byte* p = bytes_.data() + kHeaderBytes + kRecordBytes * document;
+  DocumentOrigin origin;
+  std::memcpy(&origin.text_hash.high, p, 8);
+  std::memcpy(&origin.text_hash.low, p + 8, 8);
+  std::memcpy(&origin.text_bytes, p + 16, 8);
+  std::memcpy(&origin.record, p + 24, 8);
+  std::memcpy(&origin.source, p + 32, 4);
+  return origin;
+}
+
+std::vector<std::byte> encode_document_table(std::span<const DocumentOrigin> documents) {
+  std::vector<std::byte> out(kHeaderBytes + kRecordBytes * documents.size());
+  const uint64_t version = 1, count = documents.size();
+  std::memcpy(out.data(), kMagic, sizeof kMagic);
+  std::memcpy(out.data() + 8, &version, 8);
+  std::memcpy(out.data() + 16, &count, 8);
+  std::byte* p = out.data() + kHeaderBytes;
+  for (const auto& d : documents) {
+    std::memcpy(p, &d.text_hash.high, 8);
+    std::memcpy(p + 8, &d.text_hash.low, 8);
+    std::memcpy(p + 16, &d.text_bytes, 8);
+    std::memcpy(p + 24, &d.record, 8);
+    std::memcpy(p + 32, &d.source, 4);
+    p += kRecordBytes;
+  }
+  return out;
+}
+
+}  // namespace stoker::data

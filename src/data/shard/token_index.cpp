@@ -1,0 +1,135 @@
+#include "data/shard/token_index.h"
+
+#include <bit>
+
+#include "base/checked.h"
+#include "base/error.h"
+
+namespace stoker::data {
+namespace {
+static_assert(std::endian::native == std::endian::little, "the shard formats are little-endian");
+
+constexpr char kMagic[9] = {'M', 'M', 'I', 'D', 'I', 'D', 'X', 0, 0};
+constexpr uint64_t kHeaderBytes = 34;
+
+std::string_view foreign_code_name(uint8_t code) {
+  static constexpr std::string_view kNames[] = {"?",     "uint8", "int8",    "int16",
+                                                "int32", "int64", "float64", "float32"};
+  return code < 8 ? kNames[code] : "unknown";
+}
+}  // namespace
+
+TokenType token_type_for_vocabulary(int64_t vocabulary) {
+  return vocabulary < kUint16VocabularyLimit ? TokenType::kUint16 : TokenType::kInt32;
+}
+
+std::string_view to_string(TokenType type) { return type == TokenType::kUint16 ? "uint16" : "int32"; }
+
+TokenType token_type_from_string(std::string_view name, std::string_view file) {
+  if (name == "uint16") return TokenType::kUint16;
+  if (name == "int32") return TokenType::kInt32;
+  fail(ErrorKind::kData, "{}: token_type: expected \"uint16\" or \"int32\", found \"{}\"", file, name);
+}
+
+TokenIndex TokenIndex::parse(std::span<const std::byte> bytes, std::string file) {
+  TokenIndex index;
+  index.bytes_ = bytes;
+  index.file_ = std::move(file);
+  const auto& name = index.file_;
+  if (bytes.size() < kHeaderBytes)
+    fail(ErrorKind::kData,
+         "{}: an index has at least {} bytes of header, found a file of {}. It was cut short; write it again",
+         name, kHeaderBytes, bytes.size());
+  if (std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0)
+    fail(ErrorKind::kData,
+         "{}: offset 0: expected the magic \"MMIDIDX\\0\\0\" of a Megatron index, found other bytes", name);
+  const auto version = index.load<uint64_t>(9);
+  if (version != 1) fail(ErrorKind::kData, "{}: offset 9: expected index version 1, found {}", name, version);
+  const auto code = index.load<uint8_t>(17);
+  if (code != static_cast<uint8_t>(TokenType::kUint16) && code != static_cast<uint8_t>(TokenType::kInt32))
+    fail(ErrorKind::kData,
+         "{}: offset 17: expected token type 8 (uint16) or 4 (int32), found {} ({}). Write the dataset again "
+         "with one of these",
+         name, code, foreign_code_name(code));
+  index.type_ = static_cast<TokenType>(code);
+  index.sequences_ = index.load<uint64_t>(18);
+  index.bounds_ = index.load<uint64_t>(26);
+  if (index.bounds_ == 0)
+    fail(ErrorKind::kData, "{}: offset 26: expected at least one document bound (the leading 0), found 0",
+         name);
+  const uint64_t expected = checked_add(kHeaderBytes,
+                                        checked_add(checked_mul<uint64_t>(12, index.sequences_, name),
+                                                    checked_mul<uint64_t>(8, index.bounds_, name), name),
+                                        name);
+  if (bytes.size() == expected + index.sequences_ && index.sequences_ > 0)
+    fail(ErrorKind::kData,
+         "{}: {} trailing bytes are the modes of a multimodal index, which Stoker does not read", name,
+         index.sequences_);
+  if (bytes.size() != expected)
+    fail(ErrorKind::kData,
+         "{}: offset 18: {} sequences and {} document bounds need a file of {} bytes, found {}. It was cut "
+         "short or "
+         "overwritten; write it again",
+         name, index.sequences_, index.bounds_, expected, bytes.size());
+  return index;
+}
+
+void TokenIndex::check(uint64_t bin_bytes) const {
+  const uint64_t width = token_bytes(type_);
+  uint64_t at = 0;
+  for (uint64_t i = 0; i < sequences_; ++i) {
+    const int32_t n = length(i);
+    const int64_t p = pointer(i);
+    if (n < 0)
+      fail(ErrorKind::kData, "{}: offset {}: sequence {}: expected a length >= 0, found {}", file_,
+           lengths_at() + 4 * i, i, n);
+    if (p < 0 || static_cast<uint64_t>(p) != at)
+      fail(ErrorKind::kData,
+           "{}: offset {}: sequence {}: expected byte offset {} (right after the one before), found {}",
+           file_, pointers_at() + 8 * i, i, at, p);
+    at = checked_add(at, static_cast<uint64_t>(n) * width, file_);
+    if (at > bin_bytes)
+      fail(ErrorKind::kData, "{}: offset {}: sequence {} ends at byte {} of a .bin that has {}", file_,
+           lengths_at() + 4 * i, i, at, bin_bytes);
+  }
+  if (at != bin_bytes)
+    fail(ErrorKind::kData,
+         "{}: its sequences hold {} bytes, but the .bin has {}. One of the two belongs to another dataset",
+         file_, at, bin_bytes);
+  int64_t before = 0;
+  for (uint64_t j = 0; j < bounds_; ++j) {
+    const int64_t bound = first_sequence(j);
+    const bool good = j == 0 ? bound == 0 : bound >= before && static_cast<uint64_t>(bound) <= sequences_;
+    if (!good)
+      fail(ErrorKind::kData, "{}: offset {}: document bound {}: expected {}, found {}", file_,
+           bounds_at() + 8 * j, j, j == 0 ? std::string("0") : fmt::format("{} to {}", before, sequences_),
+           bound);
+    before = bound;
+  }
+  if (static_cast<uint64_t>(before) != sequences_)
+    fail(ErrorKind::kData,
+         "{}: offset {}: the last document bound must be the number of sequences, {}, found {}", file_,
+         bounds_at() + 8 * (bounds_ - 1), sequences_, before);
+}
+
+std::vector<std::byte> encode_token_index(TokenType type, std::span<const int32_t> document_tokens) {
+  const uint64_t n = document_tokens.size();
+  std::vector<std::byte> out(kHeaderBytes + 12 * n + 8 * (n + 1));
+  auto put = [&](uint64_t at, const auto& value) { std::memcpy(out.data() + at, &value, sizeof value); };
+  std::memcpy(out.data(), kMagic, sizeof kMagic);
+  put(9, uint64_t{1});
+  put(17, static_cast<uint8_t>(type));
+  put(18, n);
+  put(26, n + 1);
+  int64_t pointer = 0;
+  for (uint64_t i = 0; i < n; ++i) {
+    put(kHeaderBytes + 4 * i, document_tokens[i]);
+    put(kHeaderBytes + 4 * n + 8 * i, pointer);
+    put(kHeaderBytes + 12 * n + 8 * i, static_cast<int64_t>(i));
+    pointer += int64_t{document_tokens[i]} * static_cast<int64_t>(token_bytes(type));
+  }
+  put(kHeaderBytes + 20 * n, static_cast<int64_t>(n));
+  return out;
+}
+
+}  // namespace stoker::data

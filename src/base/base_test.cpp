@@ -89,6 +89,19 @@ TEST(Threads, EveryIndexOnceAndExceptionsArrive) {
                Error);
 }
 
+TEST(Threads, NestedTeamsDropNoWork) {
+  const int before = compute_threads();
+  set_compute_threads(3);
+  std::atomic<int64_t> sum{0};
+  parallel_for(4, [&](int64_t) {
+    parallel_ranges(100, [&](int64_t b, int64_t e, int) {
+      for (; b < e; ++b) sum += b;
+    });
+  });
+  set_compute_threads(before);
+  EXPECT_EQ(sum, 4 * 4950);
+}
+
 TEST(Human, Units) {
   EXPECT_EQ(human_bytes(1.5e9), "1.50 GB");
   EXPECT_EQ(human_count(124.4e6), "124.40 M");

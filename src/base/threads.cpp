@@ -1,60 +1,56 @@
 #include "base/threads.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <vector>
 
 #include "base/error.h"
+#include "base/team.h"
 
 namespace stoker {
 namespace {
 std::atomic<int> g_threads{0};
+
+// Runs body(t) for each thread of the team and rethrows the first failure, by index of thread.
+void run_team_rethrowing(int threads, const std::function<void(int)>& body) {
+  std::vector<std::exception_ptr> failures(static_cast<size_t>(threads));
+  run_team(threads, [&](int t) {
+    try {
+      body(t);
+    } catch (...) {
+      failures[static_cast<size_t>(t)] = std::current_exception();
+    }
+  });
+  for (const auto& failure : failures)
+    if (failure) std::rethrow_exception(failure);
 }
+}  // namespace
 
 int compute_threads() {
   const int set = g_threads.load(std::memory_order_relaxed);
-  return set ? set : omp_get_max_threads();
+  return set ? set : default_team_size();
 }
 
 void set_compute_threads(int threads) {
   STOKER_CHECK(threads >= 1);
   g_threads = threads;
-  omp_set_num_threads(threads);
+  set_default_team_size(threads);
 }
 
 void parallel_for(int64_t n, const std::function<void(int64_t)>& body) {
   std::atomic<int64_t> next{0};
-  std::vector<std::exception_ptr> failures(static_cast<size_t>(compute_threads()));
-#pragma omp parallel num_threads(compute_threads())
-  {
-    try {
-      for (int64_t i; (i = next.fetch_add(1)) < n;) body(i);
-    } catch (...) {
-      failures[static_cast<size_t>(omp_get_thread_num())] = std::current_exception();
-    }
-  }
-  for (const auto& failure : failures)
-    if (failure) std::rethrow_exception(failure);
+  run_team_rethrowing(compute_threads(), [&](int) {
+    for (int64_t i; (i = next.fetch_add(1)) < n;) body(i);
+  });
 }
 
 void parallel_ranges(int64_t n, const std::function<void(int64_t, int64_t, int)>& body) {
   const int threads = compute_threads();
-  std::vector<std::exception_ptr> failures(static_cast<size_t>(threads));
-#pragma omp parallel num_threads(threads)
-  {
-    const int t = omp_get_thread_num();
+  run_team_rethrowing(threads, [&](int t) {
     const int64_t begin = n * t / threads, end = n * (t + 1) / threads;
-    try {
-      if (begin < end) body(begin, end, t);
-    } catch (...) {
-      failures[static_cast<size_t>(t)] = std::current_exception();
-    }
-  }
-  for (const auto& failure : failures)
-    if (failure) std::rethrow_exception(failure);
+    if (begin < end) body(begin, end, t);
+  });
 }
 
 }  // namespace stoker

@@ -1,5 +1,6 @@
-// Runs a fuzz target without libFuzzer: every file of a corpus directory, then truncations and byte changes of
-// it from a fixed seed, so that an ordinary test run with g++ (and with the sanitizers) exercises every parser.
+// Runs a fuzz target without libFuzzer: every file of a corpus directory, then truncations and byte changes
+// of it from a fixed seed, so that an ordinary test run with g++ (and with the sanitizers) exercises every
+// parser.
 //   <name>_replay CORPUS_DIRECTORY|FILE...
 #include <algorithm>
 #include <cstdint>

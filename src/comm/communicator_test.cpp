@@ -1,0 +1,422 @@
+#include "comm/communicator.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "comm/fault_transport.h"
+#include "comm/gloo_transport.h"
+#include "comm/ring_transport.h"
+
+namespace stoker::comm {
+namespace {
+
+enum class Kind { kMemory, kShm, kGloo };
+const char* kind_name(Kind k) { return k == Kind::kMemory ? "memory" : k == Kind::kShm ? "shm" : "gloo"; }
+
+std::string fresh_name() {
+  static int counter = 0;
+  return fmt::format("test{}x{}", getpid(), counter++);
+}
+
+// Runs body(transport) on n threads, each with its own rank.
+void with_transports(Kind kind, int n, const std::function<void(std::unique_ptr<Transport>)>& body) {
+  LocalGroup local(n);
+  const std::string name = fresh_name();
+  const std::string directory = (std::filesystem::temp_directory_path() / ("stoker_" + name)).string();
+  std::vector<PeerInfo> peers;
+  for (int r = 0; r < n; ++r) peers.push_back({r, getpid(), "here", fmt::format("w{}", r)});
+  std::vector<std::thread> threads;
+  for (int r = 0; r < n; ++r)
+    threads.emplace_back([&, r] {
+      const double deadline = monotonic_s() + 20;
+      if (kind == Kind::kMemory) return body(local.transport(r));
+      if (kind == Kind::kShm) return body(make_shm_transport({name, 1, r, peers, 1 << 16}, deadline));
+      auto rendezvous = make_file_rendezvous(directory);
+      body(make_gloo_transport({name, r, peers, "127.0.0.1"}, *rendezvous, deadline));
+    });
+  for (auto& t : threads) t.join();
+  std::filesystem::remove_all(directory);
+}
+
+void with_communicators(Kind kind, int n, const std::function<void(Communicator&)>& body) {
+  with_transports(kind, n, [&](std::unique_ptr<Transport> t) {
+    auto c = make_communicator(std::move(t), 1, 20);
+    body(*c);
+  });
+}
+
+std::vector<float> leaf_data(int leaf, size_t elements) {
+  std::vector<float> out(elements);
+  for (size_t i = 0; i < elements; ++i) out[i] = random_normal({99, static_cast<uint64_t>(leaf)}, i) * 1e3f;
+  return out;
+}
+
+// The single-process result: one accumulator over all leaves.
+std::vector<float> truth(int virtual_ranks, size_t elements) {
+  TreeAccumulator acc({0, virtual_ranks}, virtual_ranks, elements);
+  for (int v = 0; v < virtual_ranks; ++v) {
+    add_into(acc.open(v), leaf_data(v, elements).data(), elements);
+    acc.close(v);
+  }
+  float* total = acc.partials().at(0);
+  return {total, total + elements};
+}
+
+std::vector<float> tree_sum(Communicator& c, int virtual_ranks, size_t elements, bool scatter) {
+  const auto spans = even_spans(c.size(), virtual_ranks);
+  TreeAccumulator acc(spans[static_cast<size_t>(c.rank())], virtual_ranks, elements);
+  for (int v = acc.span().begin; v < acc.span().end; ++v) {
+    add_into(acc.open(v), leaf_data(v, elements).data(), elements);
+    acc.close(v);
+  }
+  const auto partials = acc.partials();
+  std::vector<float> out(scatter ? shard_of(elements, c.size(), c.rank()).size() : elements);
+  if (scatter) c.tree_reduce_scatter(partials, elements, spans, out.data());
+  else c.tree_all_reduce(partials, elements, spans, out.data());
+  return out;
+}
+
+TEST(TreeSum, SameBitsForEveryWorkerCount) {
+  for (int virtual_ranks : {8, 11})
+    for (size_t elements : {size_t{0}, size_t{1}, size_t{1000}, size_t{300000}}) {
+      const auto expected = truth(virtual_ranks, elements);
+      for (int n : {1, 2, 3, 4, 7, 8})
+        with_communicators(Kind::kMemory, n, [&](Communicator& c) {
+          const auto all = tree_sum(c, virtual_ranks, elements, false);
+          EXPECT_EQ(0, std::memcmp(all.data(), expected.data(), elements * sizeof(float)))
+              << "V=" << virtual_ranks << " workers=" << n << " elements=" << elements;
+          const auto part = tree_sum(c, virtual_ranks, elements, true);
+          EXPECT_EQ(0, std::memcmp(part.data(), expected.data() + shard_of(elements, n, c.rank()).begin,
+                                   part.size() * sizeof(float)));
+        });
+    }
+}
+
+TEST(TreeSum, SameBitsOverEveryTransport) {
+  const auto expected = truth(8, 50000);
+  for (Kind kind : {Kind::kShm, Kind::kGloo})
+    for (int n : {2, 3})
+      with_communicators(kind, n, [&](Communicator& c) {
+        const auto all = tree_sum(c, 8, 50000, false);
+        EXPECT_EQ(0, std::memcmp(all.data(), expected.data(), expected.size() * sizeof(float)))
+            << kind_name(kind);
+        EXPECT_EQ(c.transport(), kind_name(kind));
+      });
+}
+
+// A plain sum in rank order gives other bits than the tree: the test above would not pass by accident.
+TEST(TreeSum, OrderMatters) {
+  const auto expected = truth(8, 1000);
+  std::vector<float> plain(1000);
+  for (int v = 0; v < 8; ++v) add_into(plain.data(), leaf_data(v, 1000).data(), 1000);
+  EXPECT_NE(0, std::memcmp(plain.data(), expected.data(), 4000));
+}
+
+TEST(TreeSum, ResultMayOverwriteTheFirstPartial) {
+  const auto expected = truth(4, 5000);
+  with_communicators(Kind::kMemory, 4, [&](Communicator& c) {
+    auto mine = leaf_data(c.rank(), 5000);
+    c.all_reduce(std::span<float>(mine));
+    EXPECT_EQ(0, std::memcmp(mine.data(), expected.data(), 20000));
+  });
+}
+
+TEST(TreeSum, WorkersBeyondTheVirtualRanksOnlyHelp) {
+  const auto expected = truth(3, 9000);
+  with_communicators(Kind::kMemory, 5, [&](Communicator& c) {
+    const auto all = tree_sum(c, 3, 9000, false);
+    EXPECT_EQ(0, std::memcmp(all.data(), expected.data(), 36000));
+  });
+}
+
+TEST(TreeSum, WrongBufferCountIsAUsageError) {
+  with_communicators(Kind::kMemory, 1, [&](Communicator& c) {
+    std::vector<float> x(4);
+    EXPECT_THROW(c.tree_all_reduce({}, 4, even_spans(1, 4), x.data()), Error);
+  });
+}
+
+std::span<std::byte> bytes_of(std::vector<float>& v) { return std::as_writable_bytes(std::span(v)); }
+
+// Every collective once, checked against what it must give. Used plain and under faults.
+void collective(int which, Communicator& c, size_t elements) {
+  const int n = c.size(), r = c.rank();
+  std::vector<float> mine(elements, static_cast<float>(r + 1));
+  switch (which) {
+    case 0:
+      return c.barrier();
+    case 1: {
+      c.broadcast(bytes_of(mine), n - 1);
+      for (float x : mine) ASSERT_EQ(x, static_cast<float>(n));
+      return;
+    }
+    case 2: {
+      std::vector<float> all(elements * static_cast<size_t>(n));
+      c.all_gather(std::as_bytes(std::span(mine)), bytes_of(all));
+      for (size_t i = 0; i < all.size(); ++i) ASSERT_EQ(all[i], static_cast<float>(i / elements + 1));
+      return;
+    }
+    case 3: {
+      std::vector<double> x(elements, r);
+      c.all_reduce(std::span(x), Reduce::kSum);
+      for (double v : x) ASSERT_EQ(v, n * (n - 1) / 2.0);
+      return;
+    }
+    case 4:
+      c.all_reduce(std::span(mine));
+      for (float x : mine) ASSERT_EQ(x, static_cast<float>(n * (n + 1) / 2));
+      return;
+    case 5: {
+      std::vector<float> part(shard_of(elements, n, r).size());
+      c.reduce_scatter(mine, part);
+      for (float x : part) ASSERT_EQ(x, static_cast<float>(n * (n + 1) / 2));
+      return;
+    }
+    case 6: {
+      std::vector<float> in(elements);
+      c.exchange(std::as_bytes(std::span(mine)), (r + 1) % n, bytes_of(in), (r + n - 1) % n);
+      for (float x : in) ASSERT_EQ(x, static_cast<float>((r + n - 1) % n + 1));
+      return;
+    }
+    case 7: {
+      std::vector<size_t> begins(static_cast<size_t>(n) + 1);
+      std::vector<float> all(elements * static_cast<size_t>(n), static_cast<float>(r + 1));
+      for (int i = 0; i <= n; ++i)
+        begins[static_cast<size_t>(i)] = elements * sizeof(float) * static_cast<size_t>(i);
+      c.all_gather_parts(bytes_of(all), begins);
+      for (size_t i = 0; i < all.size(); ++i) ASSERT_EQ(all[i], static_cast<float>(i / elements + 1));
+      return;
+    }
+    default:
+      if (r == 0) c.send(std::as_bytes(std::span(mine)), n - 1);
+      if (r == n - 1) {
+        c.receive(bytes_of(mine), 0);
+        for (float x : mine) ASSERT_EQ(x, 1.0f);
+      }
+  }
+}
+constexpr int kCollectives = 9;
+
+TEST(Collectives, GiveTheRightAnswer) {
+  for (Kind kind : {Kind::kMemory, Kind::kShm, Kind::kGloo})
+    for (int n : kind == Kind::kMemory ? std::vector<int>{2, 3, 4, 5, 8} : std::vector<int>{2, 3})
+      with_communicators(kind, n, [&](Communicator& c) {
+        for (int which = 0; which < kCollectives; ++which)
+          for (size_t elements : {size_t{0}, size_t{1}, size_t{1000}, size_t{300001}})
+            collective(which, c, elements);
+      });
+  with_communicators(Kind::kMemory, 1, [&](Communicator& c) {
+    for (int which = 0; which < kCollectives - 3; ++which) collective(which, c, 10);
+  });
+}
+
+TEST(Collectives, MaxAndMin) {
+  with_communicators(Kind::kMemory, 3, [&](Communicator& c) {
+    std::vector<int64_t> x{c.rank(), -c.rank()};
+    c.all_reduce(std::span(x), Reduce::kMax);
+    EXPECT_EQ(x, (std::vector<int64_t>{2, 0}));
+    std::vector<double> y{1.5 * c.rank()};
+    c.all_reduce(std::span(y), Reduce::kMin);
+    EXPECT_EQ(y[0], 0.0);
+  });
+}
+
+// The sweep: collective x fault x workers x elements. Nobody outlives the deadline; nobody gets a wrong
+// answer in silence; whoever fails names somebody.
+TEST(Faults, NoHangOutlivesItsDeadline) {
+  constexpr double kDeadline = 0.03,
+                   kSlack = 5.0;  // slack: the machine may be busy; a hang would be for ever
+  int failed = 0, cases = 0;
+  for (FaultKind fault : {FaultKind::kDrop, FaultKind::kDelay, FaultKind::kHang, FaultKind::kHalfOpen})
+    for (int n : {2, 3, 4})
+      for (size_t elements : {size_t{0}, size_t{1}, size_t{1000}})
+        for (int which = 0; which < kCollectives; ++which) {
+          ++cases;
+          std::atomic<int> errors{0}, fired{0};
+          with_transports(Kind::kMemory, n, [&](std::unique_ptr<Transport> t) {
+            const int rank = t->rank();
+            auto faulty = std::make_unique<FaultTransport>(
+                std::move(t), rank == n - 1 ? Fault{fault, 0, 0.01, 0} : Fault{});
+            auto* watch = faulty.get();
+            auto c = make_communicator(std::move(faulty), 3, kDeadline);
+            const double start = monotonic_s();
+            try {
+              collective(which, *c, elements);
+            } catch (const PeerError& e) {
+              ++errors;
+              EXPECT_NE(std::string(e.what()).find("rank"), std::string::npos) << e.what();
+              EXPECT_THROW(c->barrier(), PeerError);  // finished is finished
+            }
+            EXPECT_LT(monotonic_s() - start, kDeadline + kSlack);
+            if (watch->fired()) ++fired;
+          });
+          if (fault == FaultKind::kDelay) {
+            EXPECT_EQ(errors, 0);
+          } else if (fired > 0) {
+            EXPECT_GT(errors, 0) << "fault " << static_cast<int>(fault) << " collective " << which;
+          }
+          failed += errors > 0;
+        }
+  EXPECT_GT(failed, cases / 2);
+}
+
+TEST(Faults, GlooKeepsTheDeadlineToo) {
+  for (FaultKind fault : {FaultKind::kDrop, FaultKind::kHang})
+    for (int which : {0, 1, 4})
+      with_transports(Kind::kGloo, 3, [&](std::unique_ptr<Transport> t) {
+        const int rank = t->rank();
+        auto c = make_communicator(
+            std::make_unique<FaultTransport>(std::move(t), rank == 2 ? Fault{fault, 0, 0, 0} : Fault{}), 3,
+            0.2);
+        const double start = monotonic_s();
+        try {
+          collective(which, *c, 1000);
+        } catch (const PeerError&) {
+        }
+        EXPECT_LT(monotonic_s() - start, 5.0);
+      });
+}
+
+// A flip on the way into the sum reaches every rank alike; a flip on the way out leaves the ranks different.
+TEST(Faults, OneFlippedBitChangesOneElementAndRaisesNothing) {
+  for (size_t elements :
+       {size_t{100}, 2 * kShardBlock}) {  // one block: rank 0 only sends results; two: partials first
+    std::atomic<int> wrong{0};
+    with_transports(Kind::kMemory, 2, [&](std::unique_ptr<Transport> t) {
+      const int rank = t->rank();
+      auto c = make_communicator(std::make_unique<FaultTransport>(
+                                     std::move(t), rank == 0 ? Fault{FaultKind::kFlipBit, 0, 0, 3} : Fault{}),
+                                 1, 5);
+      std::vector<float> x(elements, 1.0f);
+      c->all_reduce(std::span(x));
+      for (float v : x) wrong += v != 2.0f;
+    });
+    EXPECT_EQ(wrong, elements == 100 ? 1 : 2);
+  }
+}
+
+TEST(Faults, DriftedRanksAreFoundOut) {
+  with_communicators(Kind::kMemory, 2, [&](Communicator& c) {
+    std::vector<float> x(c.rank() == 0 ? 10 : 11);
+    try {
+      c.broadcast(bytes_of(x), 0);
+      if (c.rank() == 1) FAIL() << "a broadcast of different sizes went through";
+    } catch (const PeerError& e) {
+      EXPECT_NE(std::string(e.what()).find("out of step"), std::string::npos) << e.what();
+    }
+  });
+}
+
+TEST(Faults, AbortFromAnotherThreadEndsAWait) {
+  for (Kind kind : {Kind::kMemory, Kind::kGloo})
+    with_communicators(kind, 2, [&](Communicator& c) {
+      if (c.rank() == 1) {  // never comes, but stays alive until rank 0 has given up
+        std::this_thread::sleep_for(std::chrono::milliseconds(300));
+        return;
+      }
+      const double start = monotonic_s();
+      std::thread watchdog([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        c.abort("generation 2 has begun");
+      });
+      try {
+        c.barrier();
+        ADD_FAILURE() << "barrier passed without rank 1";
+      } catch (const PeerError& e) {
+        EXPECT_NE(std::string(e.what()).find("generation 2 has begun"), std::string::npos) << e.what();
+      }
+      EXPECT_LT(monotonic_s() - start, 10);
+      watchdog.join();
+    });
+}
+
+// Real processes over shared memory: one is killed in the middle of its step, the others name it and its pid.
+TEST(Faults, AKilledProcessIsNamed) {
+  for (int signal : {SIGKILL, SIGSTOP}) {
+    const std::string run = fresh_name();
+    constexpr int kRanks = 3;
+    int pids_pipe[2], report[2];
+    ASSERT_EQ(pipe(pids_pipe), 0);
+    ASSERT_EQ(pipe(report), 0);
+    std::vector<pid_t> pids;
+    for (int r = 0; r < kRanks; ++r) {
+      const pid_t pid = fork();
+      if (pid == 0) {
+        pid_t all[kRanks];
+        if (read(pids_pipe[0], all, sizeof all) != sizeof all) _exit(9);
+        std::vector<PeerInfo> peers;
+        for (int i = 0; i < kRanks; ++i) peers.push_back({i, all[i], "here", fmt::format("w{}", i)});
+        int culprit = -2;
+        try {
+          auto c =
+              make_communicator(make_shm_transport({run, 7, r, peers, 1 << 16}, monotonic_s() + 20), 7, 1.0);
+          std::vector<float> x(100000, 1.0f);
+          for (int step = 0;; ++step) {
+            if (r == 1 && step == 3) kill(getpid(), signal);
+            c->all_reduce(std::span(x));
+          }
+        } catch (const PeerError& e) {
+          culprit = e.peer();
+        } catch (const std::exception&) {
+        }
+        (void)!write(report[1], &culprit, sizeof culprit);
+        _exit(0);
+      }
+      pids.push_back(pid);
+    }
+    for (int copies = 0; copies < kRanks;
+         ++copies)  // one write is one read: small writes to a pipe are whole
+      ASSERT_EQ(write(pids_pipe[1], pids.data(), kRanks * sizeof(pid_t)),
+                static_cast<ssize_t>(kRanks * sizeof(pid_t)));
+    for (int i = 0; i < 2; ++i) {
+      int culprit = -3;
+      ASSERT_EQ(read(report[0], &culprit, sizeof culprit), static_cast<ssize_t>(sizeof culprit));
+      EXPECT_EQ(culprit, 1) << "signal " << signal;
+    }
+    kill(pids[1], SIGKILL);
+    for (pid_t p : pids) waitpid(p, nullptr, 0);
+    for (int fd : {pids_pipe[0], pids_pipe[1], report[0], report[1]}) close(fd);
+    EXPECT_EQ(remove_segments(run), 0);  // unlinked at formation: nothing is left after kill -9
+  }
+}
+
+TEST(FlightRecorder, KeepsTheLastCallsAndSaysWhere) {
+  const std::string path = (std::filesystem::temp_directory_path() / fresh_name()).string();
+  FlightRecorder recorder(path);
+  recorder.phase("backward", 17);
+  with_transports(Kind::kMemory, 2, [&](std::unique_ptr<Transport> t) {
+    const bool watched = t->rank() == 0;
+    auto c = make_communicator(std::move(t), 5, 0.1, watched ? &recorder : nullptr);
+    for (int i = 0; i < 200; ++i) c->barrier();
+    if (watched) {
+      EXPECT_THROW(c->barrier(), PeerError);
+    }
+    if (!watched) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  });
+  const FlightRecord record = read_flight_record(path);
+  EXPECT_EQ(record.pid, getpid());
+  EXPECT_EQ(record.generation, 5u);
+  EXPECT_EQ(record.phase, "backward");
+  EXPECT_EQ(record.step, 17);
+  ASSERT_EQ(record.calls.size(), FlightRecorder::kCalls);
+  EXPECT_EQ(record.calls.back().sequence, 201u);
+  EXPECT_EQ(record.calls.back().state, CallState::kFailed);
+  EXPECT_EQ(record.calls.back().waiting_on, 1);
+  EXPECT_NE(last_call(record, 0).find("barrier #201"), std::string::npos);
+  std::filesystem::resize_file(path, 100);
+  EXPECT_THROW(read_flight_record(path), Error);
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace stoker::comm

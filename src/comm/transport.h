@@ -1,0 +1,60 @@
+// comm/transport.h
+// The seam below the collectives: messages between the ranks of one generation.
+//   send/receive start a transfer and return at once; the memory belongs to the transfer until wait returns.
+//   Transfers of one (sender, receiver) pair match in the order they were started; tags must agree, so two
+//   ranks that have drifted apart fail instead of exchanging the wrong data.
+// Deadlines    wait gives up at an absolute time (monotonic_s). Nothing here blocks longer than that.
+// Failures     PeerError naming the rank that was waited for. After one failure the transport is finished:
+// drop it Threads      one thread calls send/receive/wait; abort may come from any thread and ends a wait at
+// once Cost         rings: two copies; gloo: one socket copy each way and a wake-up
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+
+namespace stoker::comm {
+
+struct PeerInfo {
+  int rank = -1;
+  int64_t pid = 0;
+  std::string host;
+  std::string worker;  // unique within a run, survives a change of rank
+};
+
+// "rank 3 (host alpha, pid 4711)"
+std::string describe(const PeerInfo& peer);
+
+class PeerError : public Error {
+ public:
+  PeerError(int peer, const std::string& message) : Error(ErrorKind::kPeer, message), peer_(peer) {}
+  int peer() const { return peer_; }  // the rank held responsible; -1: nobody in particular (an abort)
+
+ private:
+  int peer_;
+};
+
+// One message on its way; each transport derives its own.
+struct Transfer {
+  virtual ~Transfer() = default;
+  int peer = -1;
+  uint64_t tag = 0;
+};
+using Ticket = std::shared_ptr<Transfer>;
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual const PeerInfo& peer(int rank) const = 0;
+  virtual Ticket send(int to, uint64_t tag, const void* data, size_t bytes) = 0;
+  virtual Ticket receive(int from, uint64_t tag, void* data, size_t bytes) = 0;
+  virtual void wait(const Ticket& ticket, double deadline_s) = 0;
+  virtual void abort(const std::string& why) = 0;
+  virtual std::string name() const = 0;  // "memory", "shm", "gloo", for messages and traces
+};
+
+}  // namespace stoker::comm

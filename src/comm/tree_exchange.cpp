@@ -1,0 +1,134 @@
+#include "comm/tree_exchange.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace stoker::comm {
+namespace {
+constexpr size_t kInFlight = 2;
+constexpr size_t kScratchBytes = size_t{8}
+                                 << 20;  // of all remote partials in flight: stays in the second-level cache
+constexpr size_t kMaxChunk = size_t{128} << 10;  // elements
+}  // namespace
+
+void Wire::open(Transport& transport, FlightRecorder& recorder, uint64_t sequence, double deadline_s) {
+  transport_ = &transport;
+  recorder_ = &recorder;
+  sequence_ = sequence;
+  deadline_s_ = deadline_s;
+  pending_.clear();
+  sent_.assign(static_cast<size_t>(transport.size()), 0);
+  received_.assign(static_cast<size_t>(transport.size()), 0);
+}
+
+void Wire::close() { pending_.clear(); }
+
+Ticket Wire::send(int to, const void* data, size_t bytes) {
+  bytes_sent += bytes;
+  pending_.push_back(transport_->send(to, sequence_ << 24 | sent_[static_cast<size_t>(to)]++, data, bytes));
+  return pending_.back();
+}
+Ticket Wire::receive(int from, void* data, size_t bytes) {
+  pending_.push_back(
+      transport_->receive(from, sequence_ << 24 | received_[static_cast<size_t>(from)]++, data, bytes));
+  return pending_.back();
+}
+void Wire::wait(const Ticket& ticket) {
+  recorder_->waiting_on(ticket->peer);
+  transport_->wait(ticket, deadline_s_);
+}
+void Wire::wait_all() {
+  for (const Ticket& ticket : pending_) wait(ticket);
+  pending_.clear();
+}
+
+TreeExchange::TreeExchange(std::span<float* const> partials, size_t elements, std::span<const LeafSpan> spans,
+                           int rank)
+    : partials_(partials), elements_(elements), rank_(rank), workers_(static_cast<int>(spans.size())) {
+  const int virtual_ranks = spans.empty() ? 0 : spans.back().end;
+  std::vector<LeafSpan> parts;
+  int next = 0;
+  for (int w = 0; w < workers_; ++w) {
+    const LeafSpan span = spans[static_cast<size_t>(w)];
+    if (span.begin != next || span.end < span.begin)
+      fail(ErrorKind::kUsage, "worker {} holds virtual ranks [{},{}): expected a span from {} on", w,
+           span.begin, span.end, next);
+    next = span.end;
+    const auto own = complete_subtrees(span, virtual_ranks);
+    parts_of_.push_back(static_cast<int>(own.size()));
+    for (size_t i = 0; i < own.size(); ++i) slots_.push_back({w, static_cast<int>(i)});
+    parts.insert(parts.end(), own.begin(), own.end());
+  }
+  if (partials.size() != static_cast<size_t>(parts_of_.at(static_cast<size_t>(rank))))
+    fail(ErrorKind::kUsage, "tree sum: rank {} holds {} subtrees, found {} buffers", rank,
+         parts_of_[static_cast<size_t>(rank)], partials.size());
+  folds_ = fold_plan(parts, virtual_ranks);
+  const size_t in_flight = kInFlight * std::max<size_t>(1, slots_.size());
+  chunk_elements_ = std::clamp(kScratchBytes / sizeof(float) / in_flight, kShardBlock, kMaxChunk);
+}
+
+Shard TreeExchange::chunk_of(int owner, size_t chunk) const {
+  const Shard shard = shard_of(elements_, workers_, owner);
+  const size_t begin = std::min(shard.end, shard.begin + chunk * chunk_elements_);
+  return {begin, std::min(shard.end, begin + chunk_elements_)};
+}
+
+void TreeExchange::all_reduce(Wire& wire, float* out) { run(wire, out, true); }
+void TreeExchange::reduce_scatter(Wire& wire, float* out) { run(wire, out, false); }
+
+// Every rank goes through the same chunks in the same order: start c+1, then fold c. So the messages of a
+// pair match. Even with nothing to move one empty chunk is exchanged: the call still finds out who is
+// missing.
+void TreeExchange::run(Wire& wire, float* out, bool gather) {
+  size_t longest = 0;
+  for (int w = 0; w < workers_; ++w) longest = std::max(longest, shard_of(elements_, workers_, w).size());
+  const size_t chunks = std::max<size_t>(1, (longest + chunk_elements_ - 1) / chunk_elements_);
+  scratch_.assign(kInFlight, {});
+  for (auto& s : scratch_) s.resize(std::min(chunk_elements_, longest) * slots_.size());
+  arriving_.assign(kInFlight, {});
+  for (size_t c = 0; c < chunks + kInFlight - 1; ++c) {
+    if (c < chunks) start_chunk(wire, c);
+    if (c + 1 >= kInFlight && c + 1 - kInFlight < chunks) fold_chunk(wire, c + 1 - kInFlight, out, gather);
+  }
+  wire.wait_all();
+}
+
+void TreeExchange::start_chunk(Wire& wire, size_t chunk) {
+  const size_t place = chunk % kInFlight;
+  arriving_[place].clear();
+  const Shard mine = chunk_of(rank_, chunk);
+  for (size_t s = 0; s < slots_.size(); ++s)
+    if (slots_[s].holder != rank_)
+      arriving_[place].push_back(wire.receive(slots_[s].holder, scratch_[place].data() + s * mine.size(),
+                                              mine.size() * sizeof(float)));
+  for (int hop = 1; hop < workers_; ++hop) {
+    const int owner = (rank_ + hop) % workers_;
+    const Shard theirs = chunk_of(owner, chunk);
+    for (float* partial : partials_) wire.send(owner, partial + theirs.begin, theirs.size() * sizeof(float));
+  }
+}
+
+void TreeExchange::fold_chunk(Wire& wire, size_t chunk, float* out, bool gather) {
+  const size_t place = chunk % kInFlight;
+  const Shard mine = chunk_of(rank_, chunk);
+  if (gather)
+    for (int hop = 1; hop < workers_; ++hop) {
+      const int owner = (rank_ - hop + workers_) % workers_;
+      const Shard theirs = chunk_of(owner, chunk);
+      wire.receive(owner, out + theirs.begin, theirs.size() * sizeof(float));
+    }
+  for (const Ticket& ticket : arriving_[place]) wire.wait(ticket);
+  const auto at = [&](int s) {
+    const Slot& slot = slots_[static_cast<size_t>(s)];
+    return slot.holder == rank_ ? partials_[static_cast<size_t>(slot.index)] + mine.begin
+                                : scratch_[place].data() + static_cast<size_t>(s) * mine.size();
+  };
+  for (const Fold& fold : folds_) add_into(at(fold.into), at(fold.from), mine.size());
+  float* result = gather ? out + mine.begin : out + (mine.begin - shard_of(elements_, workers_, rank_).begin);
+  if (mine.size() > 0 && result != at(0)) std::memmove(result, at(0), mine.size() * sizeof(float));
+  if (gather)
+    for (int hop = 1; hop < workers_; ++hop)
+      wire.send((rank_ + hop) % workers_, out + mine.begin, mine.size() * sizeof(float));
+}
+
+}  // namespace stoker::comm

@@ -1,2 +1,2 @@
 find_package(Gloo REQUIRED)
-target_link_libraries(${ROOM_TARGET} PRIVATE gloo rt OpenMP::OpenMP_CXX)
+target_link_libraries(${ROOM_TARGET} PRIVATE gloo rt)

@@ -141,14 +141,7 @@ DocumentPlace locate_document(const Dataset& dataset, io::FileSystem& fs, const 
   const ShardRecord& shard = split.shards[place.shard];
   const auto file = dataset.open_shard(shard);
   place.in_shard = document;
-  auto bound = [&](uint64_t d) {
-    const int64_t sequence = file->index().first_sequence(d);
-    if (sequence < 0 || static_cast<uint64_t>(sequence) > file->index().sequences())
-      fail(ErrorKind::kData, "{}: document bound {} is {}, outside its {} sequences", file->index().file(), d,
-           sequence, file->index().sequences());
-    return file->first_token(static_cast<uint64_t>(sequence));
-  };
-  const uint64_t begin = bound(document), end = bound(document + 1);
+  const uint64_t begin = file->document_start(document), end = file->document_start(document + 1);
   if (end < begin)
     fail(ErrorKind::kData, "{}: document {} ends before it begins", file->index().file(), document);
   place.first_token = stream + begin;

@@ -121,6 +121,24 @@ uint64_t TokenFile::sequence_of(uint64_t token) const {
   return low;
 }
 
+uint64_t TokenFile::document_start(uint64_t document) const {
+  const int64_t sequence = index_.first_sequence(document);
+  if (sequence < 0 || static_cast<uint64_t>(sequence) > index_.sequences())
+    fail(ErrorKind::kData, "{}: offset {}: document bound {}: expected 0 to {}, found {}", index_.file(),
+         index_.bounds_at() + 8 * document, document, index_.sequences(), sequence);
+  return first_token(static_cast<uint64_t>(sequence));
+}
+
+uint64_t TokenFile::document_of(uint64_t token) const {
+  STOKER_CHECK(index_.documents() > 0);
+  uint64_t low = 0, high = index_.documents();
+  while (high - low > 1) {
+    const uint64_t middle = low + (high - low) / 2;
+    (document_start(middle) <= token ? low : high) = middle;
+  }
+  return low;
+}
+
 void widen_tokens(TokenType type, const std::byte* from, std::span<int32_t> out) {
   if (type == TokenType::kInt32) {
     if (!out.empty()) std::memcpy(out.data(), from, out.size() * 4);

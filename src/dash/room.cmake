@@ -1,0 +1,7 @@
+include(${CMAKE_SOURCE_DIR}/cmake/embed.cmake)
+find_path(DYGRAPHS dygraph.min.js PATHS /usr/share/javascript/dygraphs NO_DEFAULT_PATH)
+if(NOT DYGRAPHS)
+  message(FATAL_ERROR "expected dygraph.min.js in /usr/share/javascript/dygraphs, found none: install Debian's libjs-dygraphs (./dev build does)")
+endif()
+stoker_embed(${ROOM_TARGET} chart_code ROOT ${DYGRAPHS} FILES ${DYGRAPHS}/dygraph.min.js ${DYGRAPHS}/dygraph.min.css)
+stoker_embed(${ROOM_TARGET} pages ROOT ${CMAKE_CURRENT_SOURCE_DIR}/dash FILES ${CMAKE_CURRENT_SOURCE_DIR}/dash/run_report.html)

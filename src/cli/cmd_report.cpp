@@ -17,7 +17,9 @@ int terminal_columns() {
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 84;
 }
 
-nlohmann::json number_or_null(double value) { return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(); }
+nlohmann::json number_or_null(double value) {
+  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
+}
 
 nlohmann::json to_json(const dash::RunSummary& s, const dash::RunLog& log, const std::string& page) {
   return {{"report", page},
@@ -59,8 +61,10 @@ void add_report(CLI::App& app) {
       fmt::print("{}\n", to_json(dash::summarize(log), log, page).dump(2));
       return;
     }
-    fmt::print("{}\n  charts: {}\n",
-               dash::report_terminal(log, options->run, options->columns ? options->columns : terminal_columns()), page);
+    fmt::print(
+        "{}\n  charts: {}\n",
+        dash::report_terminal(log, options->run, options->columns ? options->columns : terminal_columns()),
+        page);
   });
 }
 

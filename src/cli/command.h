@@ -8,5 +8,6 @@
 namespace stoker::cli {
 
 void add_doctor(CLI::App& app);
+void add_report(CLI::App& app);
 
 }  // namespace stoker::cli

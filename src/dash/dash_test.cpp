@@ -13,9 +13,17 @@ namespace stoker::dash {
 namespace {
 
 std::string step_line(int step, double loss) {
-  return nlohmann::json{{"event", "step"}, {"step", step},          {"loss", loss},  {"lr", 1e-3}, {"grad_norm", 0.5},
-                        {"tokens", 1000},  {"tokens_per_s", 500.0}, {"mfu", 0.7},    {"time_s", 2},
-                        {"later", "key"},  {"anatomy", {{"forward", 0.4}, {"backward", 0.6}}}}
+  return nlohmann::json{{"event", "step"},
+                        {"step", step},
+                        {"loss", loss},
+                        {"lr", 1e-3},
+                        {"grad_norm", 0.5},
+                        {"tokens", 1000},
+                        {"tokens_per_s", 500.0},
+                        {"mfu", 0.7},
+                        {"time_s", 2},
+                        {"later", "key"},
+                        {"anatomy", {{"forward", 0.4}, {"backward", 0.6}}}}
              .dump() +
          "\n";
 }
@@ -42,9 +50,12 @@ TEST(RunLog, ReadsStepsEvaluationsAndMarks) {
 }
 
 TEST(RunLog, LaterStepsReplaceWhatAResumeRepeats) {
-  const std::string eval_2 = R"({"event":"eval","step":2,"loss":7})" "\n";
+  const std::string eval_2 = R"({"event":"eval","step":2,"loss":7})"
+                             "\n";
   const RunLog log = parse_run_log(step_line(1, 9) + step_line(2, 8) + eval_2 + step_line(3, 7) +
-                                       R"({"event":"resume","step":1})" "\n" + step_line(2, 6) + step_line(3, 5),
+                                       R"({"event":"resume","step":1})"
+                                       "\n" +
+                                       step_line(2, 6) + step_line(3, 5),
                                    "log");
   ASSERT_EQ(log.steps.size(), 3u);
   EXPECT_DOUBLE_EQ(log.steps[0].loss, 9);
@@ -70,7 +81,9 @@ TEST(RunLog, ATornLastLineIsNormalAndADamagedOneIsNamed) {
 }
 
 TEST(RunLog, AbsentOrOddValuesAreAbsent) {
-  const RunLog log = parse_run_log(R"({"event":"step","step":5,"loss":null,"lr":"high"})" "\n", "log");
+  const RunLog log = parse_run_log(R"({"event":"step","step":5,"loss":null,"lr":"high"})"
+                                   "\n",
+                                   "log");
   EXPECT_EQ(log.steps[0].step, 5);
   EXPECT_TRUE(std::isnan(log.steps[0].loss));
   EXPECT_TRUE(std::isnan(log.steps[0].lr));
@@ -78,15 +91,17 @@ TEST(RunLog, AbsentOrOddValuesAreAbsent) {
 }
 
 TEST(TerminalPlot, DrawsTheDiagonalDotByDot) {
-  // 2 x 2 cells hold 4 x 8 dots; the line from corner to corner passes (0,0) (1,2) (2,5) (3,7) and the dots between.
+  // 2 x 2 cells hold 4 x 8 dots; the line from corner to corner passes (0,0) (1,2) (2,5) (3,7) and the dots
+  // between.
   PlotFrame frame;
   frame.columns = 2, frame.rows = 2, frame.title = "t", frame.x_label = "s";
   const std::string text = plot_terminal({{"d", {0, 1}, {0, 1}, false}}, frame);
-  EXPECT_EQ(text, "t\n"
-                  "        1 ┤ ⡜\n"
-                  "        0 ┤⡜\n"
-                  "          └──\n"
-                  "           0 1 s\n");
+  EXPECT_EQ(text,
+            "t\n"
+            "        1 ┤ ⡜\n"
+            "        0 ┤⡜\n"
+            "          └──\n"
+            "           0 1 s\n");
 }
 
 TEST(TerminalPlot, MarksSitOverLinesAndGapsStayOpen) {
@@ -103,17 +118,20 @@ TEST(TerminalPlot, MarksSitOverLinesAndGapsStayOpen) {
 RunLog long_log(int steps) {
   std::string text;
   for (int i = 1; i <= steps; ++i) text += step_line(i, 10.0 - 5.0 * i / steps);
-  text += R"({"event":"eval","step":1,"loss":9.0,"bits_per_byte":3.5})" "\n";
-  text += R"({"event":"eval","step":2,"loss":5.5,"bits_per_byte":2.25})" "\n";
-  text += R"({"event":"skip","step":2,"why":"</script><b>"})" "\n";
+  text += R"({"event":"eval","step":1,"loss":9.0,"bits_per_byte":3.5})"
+          "\n";
+  text += R"({"event":"eval","step":2,"loss":5.5,"bits_per_byte":2.25})"
+          "\n";
+  text += R"({"event":"skip","step":2,"why":"</script><b>"})"
+          "\n";
   return parse_run_log(text, "log");
 }
 
 TEST(RunReport, SummarizesTheRun) {
   const RunSummary s = summarize(long_log(100));
   EXPECT_EQ(s.steps, 100);
-  EXPECT_NEAR(s.first_loss, 10 - 0.05 * 3, 1e-9);   // steps 1..5
-  EXPECT_NEAR(s.last_loss, 10 - 0.05 * 98, 1e-9);   // steps 96..100
+  EXPECT_NEAR(s.first_loss, 10 - 0.05 * 3, 1e-9);  // steps 1..5
+  EXPECT_NEAR(s.last_loss, 10 - 0.05 * 98, 1e-9);  // steps 96..100
   EXPECT_DOUBLE_EQ(s.best_eval_loss, 5.5);
   EXPECT_EQ(s.best_eval_step, 2);
   EXPECT_DOUBLE_EQ(s.best_bits_per_byte, 2.25);

@@ -32,7 +32,8 @@ std::string plain(const json& value) {
 
 void rewind_to(RunLog& log, int64_t step) {
   const auto later = [step](const auto& point) { return point.step >= step; };
-  const size_t kept = static_cast<size_t>(std::find_if(log.steps.begin(), log.steps.end(), later) - log.steps.begin());
+  const size_t kept =
+      static_cast<size_t>(std::find_if(log.steps.begin(), log.steps.end(), later) - log.steps.begin());
   log.steps.resize(kept);
   for (auto& [phase, values] : log.anatomy) values.resize(std::min(values.size(), kept));
   std::erase_if(log.evals, later);
@@ -40,7 +41,8 @@ void rewind_to(RunLog& log, int64_t step) {
 }
 
 void add_step(RunLog& log, const json& line) {
-  const int64_t step = step_of(line, log.steps.empty() ? 1 : log.steps.back().step + 1);
+  const int64_t last = log.steps.empty() ? 0 : log.steps.back().step;
+  const int64_t step = step_of(line, last < std::numeric_limits<int64_t>::max() ? last + 1 : last);
   if (!log.steps.empty() && step <= log.steps.back().step) rewind_to(log, step);
   log.steps.push_back({step, number(line, "loss"), number(line, "lr"), number(line, "grad_norm"),
                        number(line, "tokens"), number(line, "tokens_per_s"), number(line, "mfu"),
@@ -98,7 +100,8 @@ RunLog parse_run_log(std::string_view text, const std::string& name) {
       add_line(log, line);
     } else if (!torn) {
       fail(ErrorKind::kData,
-           "{}, line {}: expected a JSON object, found '{}'. The log is damaged there: remove the line to report "
+           "{}, line {}: expected a JSON object, found '{}'. The log is damaged there: remove the line to "
+           "report "
            "the rest.",
            name, line_number, bytes.substr(0, 60));
     }

@@ -72,8 +72,7 @@ json numbers_or_null(const std::vector<double>& values) {
   for (const double v : values) {
     if (std::isfinite(v))
       array.push_back(std::stod(fmt::format("{:.6g}", v)));  // six digits draw the same and halve the page
-    else
-      array.push_back(nullptr);
+    else array.push_back(nullptr);
   }
   return array;
 }
@@ -89,12 +88,13 @@ std::vector<double> running_hours(const RunLog& log) {
   return hours;
 }
 
-// "tokens" of a step line counts the whole run when it grows from step to step, and that step alone otherwise.
+// "tokens" of a step line counts the whole run when it grows from step to step, and that step alone
+// otherwise.
 std::vector<double> running_tokens(const RunLog& log) {
   std::vector<double> tokens = column(log, &StepPoint::tokens);
-  const bool cumulative = tokens.size() > 1 && std::adjacent_find(tokens.begin(), tokens.end(), [](double a, double b) {
-                                                 return !(a < b);
-                                               }) == tokens.end();
+  const bool cumulative =
+      tokens.size() > 1 && std::adjacent_find(tokens.begin(), tokens.end(),
+                                              [](double a, double b) { return !(a < b); }) == tokens.end();
   if (cumulative) return tokens;
   double sum = 0;
   for (double& t : tokens) t = sum += t;
@@ -115,7 +115,8 @@ Numbers numbers_of(const RunSummary& s) {
   if (std::isfinite(s.tokens)) numbers.emplace_back("tokens", human_count(s.tokens));
   if (std::isfinite(s.median_tokens_per_s))
     numbers.emplace_back("tokens/s, median", fmt::format("{:.0f}", s.median_tokens_per_s));
-  if (std::isfinite(s.median_mfu)) numbers.emplace_back("MFU, median", fmt::format("{:.1f} %", 100 * s.median_mfu));
+  if (std::isfinite(s.median_mfu))
+    numbers.emplace_back("MFU, median", fmt::format("{:.1f} %", 100 * s.median_mfu));
   if (std::isfinite(s.time_s)) numbers.emplace_back("time in steps", human_duration(s.time_s));
   return numbers;
 }
@@ -144,16 +145,15 @@ std::string escaped(std::string_view text) {
 std::string script_safe(const json& value) {
   std::string out;
   for (const char c : value.dump(-1, ' ', false, json::error_handler_t::replace)) {
-    if (c == '<')
-      out += "\\u003c";
-    else
-      out += c;
+    if (c == '<') out += "\\u003c";
+    else out += c;
   }
   return out;
 }
 
 // Replaces each @NAME@ of the page once, left to right, so that inserted text is never searched.
-std::string fill(std::string_view page, const std::vector<std::pair<std::string_view, std::string_view>>& parts) {
+std::string fill(std::string_view page,
+                 const std::vector<std::pair<std::string_view, std::string_view>>& parts) {
   std::string out;
   for (const auto& [name, text] : parts) {
     const size_t at = page.find(name);
@@ -170,7 +170,8 @@ std::string fill(std::string_view page, const std::vector<std::pair<std::string_
 RunLog read_run_log(io::FileSystem& fs, const std::string& run_directory) {
   const std::string path = io::join(run_directory, "log.jsonl");
   if (!fs.exists(path))
-    fail(ErrorKind::kUsage, "expected a run directory with log.jsonl, found no {}. Give the directory that the run writes to.",
+    fail(ErrorKind::kUsage,
+         "expected a run directory with log.jsonl, found no {}. Give the directory that the run writes to.",
          path);
   return parse_run_log(fs.open_read(path, io::Access::kSequential)->text(), path);
 }
@@ -203,13 +204,13 @@ std::string report_html(const RunLog& log, const std::string& title, const std::
   for (const StepPoint& point : log.steps) step_numbers.push_back(static_cast<double>(point.step));
   json data;
   data["title"] = title;
-  data["note"] =
-      log.steps.size() > kMostPoints
-          ? fmt::format("{} steps, drawn as means of {} equal groups.", log.steps.size(), kMostPoints)
-          : fmt::format("{} steps, each drawn.", log.steps.size());
+  data["note"] = log.steps.size() > kMostPoints ? fmt::format("{} steps, drawn as means of {} equal groups.",
+                                                              log.steps.size(), kMostPoints)
+                                                : fmt::format("{} steps, each drawn.", log.steps.size());
   if (log.rewinds)
-    data["note"] = fmt::format("{} The run was resumed and repeated steps {} times; the repeated ones are shown.",
-                               data["note"].get<std::string>(), log.rewinds);
+    data["note"] =
+        fmt::format("{} The run was resumed and repeated steps {} times; the repeated ones are shown.",
+                    data["note"].get<std::string>(), log.rewinds);
   data["numbers"] = numbers_of(summary);
   data["steps"] = {{"step", numbers_or_null(thinned(step_numbers))},
                    {"tokens", numbers_or_null(thinned(running_tokens(log)))},
@@ -223,13 +224,15 @@ std::string report_html(const RunLog& log, const std::string& title, const std::
   for (const EvalPoint& point : log.evals) {
     data["evals"]["step"].push_back(point.step);
     data["evals"]["loss"].push_back(std::isfinite(point.loss) ? json(point.loss) : json());
-    data["evals"]["bits_per_byte"].push_back(std::isfinite(point.bits_per_byte) ? json(point.bits_per_byte) : json());
+    data["evals"]["bits_per_byte"].push_back(std::isfinite(point.bits_per_byte) ? json(point.bits_per_byte)
+                                                                                : json());
   }
   data["anatomy"] = json::object();
   for (const auto& [phase, values] : log.anatomy) data["anatomy"][phase] = numbers_or_null(thinned(values));
   data["marks"] = json::array();
   for (size_t i = log.marks.size() - std::min(log.marks.size(), kMostMarks); i < log.marks.size(); ++i)
-    data["marks"].push_back({fmt::format("step {}", log.marks[i].step), log.marks[i].event, log.marks[i].text});
+    data["marks"].push_back(
+        {fmt::format("step {}", log.marks[i].step), log.marks[i].event, log.marks[i].text});
   data["facts"] = log.facts;
   data["recipe"] = recipe;
   const auto chart = embedded::chart_code();
@@ -256,7 +259,8 @@ std::string report_terminal(const RunLog& log, const std::string& title, int col
   frame.title = fmt::format("{}: loss{}", title, log.evals.empty() ? "" : " (o: held out)");
   frame.x_label = "steps";
   std::string text = plot_terminal({train, held_out}, frame) + '\n';
-  for (const auto& [name, value] : numbers_of(summarize(log))) text += fmt::format("  {:<24} {}\n", name, value);
+  for (const auto& [name, value] : numbers_of(summarize(log)))
+    text += fmt::format("  {:<24} {}\n", name, value);
   return text;
 }
 

@@ -1,7 +1,8 @@
 // dash/run_report.h
 // One run, shown: report.html in the run directory (self-contained: data, chart code and style inside, no
 // network) and the same in a terminal.
-//   charts      loss (each step, smoothed, held out), learning rate, gradient norm, tokens/s and MFU, step anatomy
+//   charts      loss (each step, smoothed, held out), learning rate, gradient norm, tokens/s and MFU, step
+//   anatomy
 //               when the log has it; against steps, tokens or hours; marks where something happened
 //   length      more than 4,000 steps are drawn as means of equal groups, and the page says so
 // Reads         RUN/log.jsonl; RUN/recipe.toml is shown when it is there

@@ -48,10 +48,8 @@ class Canvas {
     std::string text;
     for (int c = 0; c < columns_; ++c) {
       const unsigned bits = cells_[static_cast<size_t>(r * columns_ + c)];
-      if (bits == kMark)
-        text += 'o';
-      else if (bits == 0)
-        text += ' ';
+      if (bits == kMark) text += 'o';
+      else if (bits == 0) text += ' ';
       else  // UTF-8 of U+2800 + bits
         text += {'\xe2', static_cast<char>(0xa0 + (bits >> 6)), static_cast<char>(0x80 + (bits & 63))};
     }
@@ -76,12 +74,9 @@ void draw(Canvas& canvas, const PlotSeries& series, const Range& x, const Range&
     }
     const int px = static_cast<int>(std::lround(x.share(series.x[i]) * (canvas.dots_wide() - 1)));
     const int py = static_cast<int>(std::lround(y.share(series.y[i]) * (canvas.dots_high() - 1)));
-    if (series.points)
-      canvas.mark(px, py);
-    else if (drawing)
-      canvas.line(last_x, last_y, px, py);
-    else
-      canvas.dot(px, py);
+    if (series.points) canvas.mark(px, py);
+    else if (drawing) canvas.line(last_x, last_y, px, py);
+    else canvas.dot(px, py);
     drawing = true, last_x = px, last_y = py;
   }
 }

@@ -1,0 +1,65 @@
+// data/corpus/dedup_documents.h
+// Exact and near-duplicate documents: who stays, who goes, and because of whom.
+// Kept member   the greatest by (quality, then smaller content hash, then smaller id hash): a pure function
+//               of the documents, never of their order, of threads, or of how the work was cut up
+// Verdict       for each document, in the order added: the kept member of its cluster (itself when kept), the
+//               document it matched most closely in a band, and the similarity the signatures estimate with
+//               it
+// Memory        56 bytes per document + the spill budget; signatures and band keys go to the spill directory
+//               beyond it
+// Errors        Storage from spilling; Internal when a signature has another length than the parameters say
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/hash.h"
+#include "data/corpus/dedup_spill.h"
+#include "data/corpus/minhash_signature.h"
+
+namespace stoker::corpus {
+
+struct DocumentKey {
+  float quality = 0;
+  Hash128 content;  // of the text
+  Hash128 id;       // of the document's stable name (source and position)
+};
+
+// Does a stay rather than b when both say the same?
+bool stays_before(const DocumentKey& a, const DocumentKey& b);
+
+struct DuplicateVerdict {
+  uint32_t kept = 0;
+  uint32_t matched = 0;
+  float similarity = 1;  // estimated with `matched`; 1 for exact duplicates and for kept documents
+  bool operator==(const DuplicateVerdict&) const = default;
+};
+
+// Documents with equal content hashes.
+std::vector<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey> documents);
+
+struct NearDuplicateOptions {
+  MinHashParameters parameters;
+  double min_similarity = 0;  // pairs whose signatures estimate less are not joined; 0: any shared band joins
+  SpillBudget spill;
+};
+
+class NearDuplicateFinder {
+ public:
+  explicit NearDuplicateFinder(NearDuplicateOptions options);
+  ~NearDuplicateFinder();
+  // signature empty: the document has no words and matches nothing.
+  void add(const DocumentKey& key, std::span<const uint32_t> signature);
+  size_t size() const;
+  // Once; the finder is spent afterwards.
+  std::vector<DuplicateVerdict> finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace stoker::corpus

@@ -1,0 +1,6 @@
+find_package(nlohmann_json REQUIRED)
+find_library(UTF8PROC utf8proc REQUIRED)
+target_link_libraries(${ROOM_TARGET} PRIVATE nlohmann_json::nlohmann_json ${UTF8PROC})
+if(ROOM_TEST)
+  target_link_libraries(${ROOM_TEST} PRIVATE nlohmann_json::nlohmann_json)
+endif()

@@ -89,7 +89,8 @@ bool AddedTokenMatcher::find(std::string_view text, size_t from, size_t taken, b
     from = end;
     if (skip_special && token.special) continue;
     if (token.single_word) {
-      const bool left = match.begin > 0 && is_word(character(text, last_character(text.substr(0, match.begin))));
+      const bool left =
+          match.begin > 0 && is_word(character(text, last_character(text.substr(0, match.begin))));
       const bool right = end < text.size() && is_word(character(text, end));
       if (left || right) continue;
     }

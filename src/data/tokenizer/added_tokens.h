@@ -1,7 +1,7 @@
 // data/tokenizer/added_tokens.h
-// Finds added tokens (special ones and others) in text, before it is split: at each place the longest one, from left
-// to right, with the lstrip, rstrip and single_word rules of Hugging Face tokenizers.
-// Cost  one scan of the text for the tokens' first bytes; no match costs memory speed when they share one first byte
+// Finds added tokens (special ones and others) in text, before it is split: at each place the longest one,
+// from left to right, with the lstrip, rstrip and single_word rules of Hugging Face tokenizers. Cost  one
+// scan of the text for the tokens' first bytes; no match costs memory speed when they share one first byte
 #pragma once
 #include <array>
 #include <string>
@@ -27,8 +27,9 @@ class AddedTokenMatcher {
     size_t resume;      // where the search goes on
     const AddedToken* token;
   };
-  // The first match at or after `from` that is accepted; skip_special passes over special tokens as the reference
-  // does (their text is consumed by the search but not split off). taken: end of the previous match.
+  // The first match at or after `from` that is accepted; skip_special passes over special tokens as the
+  // reference does (their text is consumed by the search but not split off). taken: end of the previous
+  // match.
   bool find(std::string_view text, size_t from, size_t taken, bool skip_special, Match& match) const;
 
  private:

@@ -16,18 +16,22 @@ Bpe::Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& 
   shift_ = 64 - std::countr_zero(size);
   for (const Merge& m : merges) {
     size_t i = home(m.left, m.right);
-    while (slots_[i].left >= 0 && (slots_[i].left != m.left || slots_[i].right != m.right)) i = (i + 1) & mask_;
-    slots_[i] = {m.left, m.right, {m.rank, m.result}};  // a pair listed twice has its last rank, as in the reference
+    while (slots_[i].left >= 0 && (slots_[i].left != m.left || slots_[i].right != m.right))
+      i = (i + 1) & mask_;
+    slots_[i] = {
+        m.left, m.right, {m.rank, m.result}};  // a pair listed twice has its last rank, as in the reference
   }
   byte_pairs_.resize(65536, Found{kNone, -1});
   for (size_t l = 0; l < 256; ++l)
     for (size_t r = 0; r < 256; ++r)
-      if (byte_tokens_[l] >= 0 && byte_tokens_[r] >= 0) byte_pairs_[l << 8 | r] = find(byte_tokens_[l], byte_tokens_[r]);
+      if (byte_tokens_[l] >= 0 && byte_tokens_[r] >= 0)
+        byte_pairs_[l << 8 | r] = find(byte_tokens_[l], byte_tokens_[r]);
 }
 
 void Bpe::no_token(uint8_t byte) {
   fail(ErrorKind::kData,
-       "the tokenizer's vocabulary has no token for byte 0x{:02x} ('{}'): text with this byte cannot be encoded "
+       "the tokenizer's vocabulary has no token for byte 0x{:02x} ('{}'): text with this byte cannot be "
+       "encoded "
        "without loss; use a tokenizer trained with the whole byte alphabet",
        byte, byte_to_alphabet(byte));
 }
@@ -44,7 +48,8 @@ size_t Bpe::merge_short(std::string_view piece, int32_t* tokens) const {
   Found pair[kShortPiece];  // pair[i]: of tokens i and i+1
   for (size_t i = 0; i < n; ++i) {
     tokens[i] = byte_tokens_[bytes[i]];
-    if (tokens[i] < 0) [[unlikely]] no_token(bytes[i]);
+    if (tokens[i] < 0) [[unlikely]]
+      no_token(bytes[i]);
     if (i + 1 < n) pair[i] = byte_pairs_[size_t{bytes[i]} << 8 | bytes[i + 1]];
   }
   while (n > 1) {
@@ -83,7 +88,8 @@ void Bpe::merge_long(std::string_view piece, std::vector<int32_t>& out) const {
     nodes[i] = {token, i ? at - 1 : kNone, i + 1 < n ? at + 1 : kNone, f.rank, f.id};
     if (f.rank != kNone) heap.emplace_back(f.rank, at);
   }
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>{}, std::move(heap));
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>{},
+                                                                               std::move(heap));
   auto refresh = [&](uint32_t i) {
     Node& a = nodes[i];
     const Found f = a.next == kNone ? Found{kNone, -1} : find(a.token, nodes[a.next].token);

@@ -13,9 +13,8 @@ namespace {
 void append_composed(std::string_view region, std::string& out) {
   utf8proc_uint8_t* composed = nullptr;
   const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(region.data());
-  const utf8proc_ssize_t n =
-      utf8proc_map(bytes, static_cast<utf8proc_ssize_t>(region.size()), &composed,
-                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const utf8proc_ssize_t n = utf8proc_map(bytes, static_cast<utf8proc_ssize_t>(region.size()), &composed,
+                                          static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   STOKER_CHECK(n >= 0, "utf8proc: {}", utf8proc_errmsg(n));
   out.append(reinterpret_cast<const char*>(composed), static_cast<size_t>(n));
   std::free(composed);

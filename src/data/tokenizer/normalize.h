@@ -1,6 +1,7 @@
 // data/tokenizer/normalize.h
-// Unicode canonical composition (NFC) of text that may hold bad UTF-8 (bytes that are not characters stay as they are).
-// Cost  text without combining marks: one scan, no copy. The characters around a mark go through utf8proc
+// Unicode canonical composition (NFC) of text that may hold bad UTF-8 (bytes that are not characters stay as
+// they are). Cost  text without combining marks: one scan, no copy. The characters around a mark go through
+// utf8proc
 #pragma once
 #include <string>
 #include <string_view>

@@ -12,8 +12,9 @@ struct KnownPattern {
   std::string_view regex;
 };
 
-// The first text of a pattern is the one that save() writes. cl100k: tiktoken's own text means something else to
-// Oniguruma (it reads {1,3}+ as a repeated group and $ as a line's end), so a tokenizer.json gets an equivalent.
+// The first text of a pattern is the one that save() writes. cl100k: tiktoken's own text means something else
+// to Oniguruma (it reads {1,3}+ as a repeated group and $ as a line's end), so a tokenizer.json gets an
+// equivalent.
 constexpr KnownPattern kKnown[] = {
     {SplitPattern::kGpt2, "gpt2",
      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
@@ -66,9 +67,8 @@ SplitPattern split_from_regex(std::string_view regex) {
 
 size_t piece_end(SplitPattern pattern, std::string_view text, size_t begin) {
   STOKER_CHECK(begin < text.size());
-  return with_split(pattern, [&]<SplitPattern P>() {
-    return Splitter<P>(text, UnicodeTable::get()).piece_end(begin);
-  });
+  return with_split(
+      pattern, [&]<SplitPattern P>() { return Splitter<P>(text, UnicodeTable::get()).piece_end(begin); });
 }
 
 size_t last_safe_cut(std::string_view text, size_t limit) {

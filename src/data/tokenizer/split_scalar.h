@@ -114,7 +114,8 @@ class Splitter {
     if (const size_t end = contraction(p)) return end;
     const Char c = at(p);
     if (word(c.cls)) return run(p + c.length, word);
-    if (c.cls == kNumber) return P == SplitPattern::kQwen2 || P == SplitPattern::kQwen35 ? p + c.length : digits(p, 3);
+    if (c.cls == kNumber)
+      return P == SplitPattern::kQwen2 || P == SplitPattern::kQwen35 ? p + c.length : digits(p, 3);
     const size_t next = p + c.length;
     if (next < n_ && !newline(p)) {
       const Char d = at(next);
@@ -134,8 +135,8 @@ class Splitter {
   static bool upper_like(uint8_t c) { return c == kUpper || c == kLetter || c == kMark; }
   static bool lower_like(uint8_t c) { return c == kLower || c == kLetter || c == kMark; }
 
-  // U*l+ at p (U upper_like, l lower_like), or 0. Backtracking in closed form: U* first takes the whole run of
-  // U; if no l follows, the match ends behind the last character of that run that is also l.
+  // U*l+ at p (U upper_like, l lower_like), or 0. Backtracking in closed form: U* first takes the whole run
+  // of U; if no l follows, the match ends behind the last character of that run that is also l.
   size_t cased_word(size_t p) const {
     size_t q = p, last_both_end = 0;
     while (q < n_) {

@@ -14,7 +14,8 @@
 namespace stoker::tokenizer {
 namespace {
 
-constexpr int32_t kMaxId = 1 << 28;  // far above any vocabulary; keeps tables that are indexed by id in bounds
+constexpr int32_t kMaxId =
+    1 << 28;  // far above any vocabulary; keeps tables that are indexed by id in bounds
 
 void check_definition(const Definition& d) {
   for (size_t i = 0; i < d.vocab.size(); ++i) {
@@ -102,14 +103,16 @@ Tokenizer::State::State(Definition d)
     added_ids.emplace(a.content, a.id);
     std::string storage;
     parts[a.normalized].push_back(a);
-    contents[a.normalized].emplace_back(a.normalized && definition.nfc ? to_nfc(a.content, storage) : a.content);
+    contents[a.normalized].emplace_back(a.normalized && definition.nfc ? to_nfc(a.content, storage)
+                                                                       : a.content);
   }
   raw_matcher = AddedTokenMatcher(std::move(parts[0]), contents[0]);
   normalized_matcher = AddedTokenMatcher(std::move(parts[1]), contents[1]);
   for (const auto* part : {&definition.prefix, &definition.suffix})
     for (int32_t id : *part)
       if (id < 0 || id >= vocab_size)
-        fail(ErrorKind::kData, "the post-processor uses token id {}: the vocabulary ends at {}", id, vocab_size - 1);
+        fail(ErrorKind::kData, "the post-processor uses token id {}: the vocabulary ends at {}", id,
+             vocab_size - 1);
 }
 
 namespace {
@@ -175,7 +178,8 @@ const Definition& Tokenizer::definition() const { return state_->definition; }
 int32_t Tokenizer::vocab_size() const { return state_->vocab_size; }
 Hash128 Tokenizer::content_hash() const { return state_->hash; }
 
-void Tokenizer::encode_append(std::string_view text, std::vector<int32_t>& tokens, SpecialTokens special) const {
+void Tokenizer::encode_append(std::string_view text, std::vector<int32_t>& tokens,
+                              SpecialTokens special) const {
   const bool skip = special == SpecialTokens::kAsText;
   split_added(
       state_->raw_matcher, text, skip,
@@ -198,8 +202,9 @@ std::vector<int32_t> Tokenizer::encode_with_template(std::string_view text, Spec
 
 std::string_view Tokenizer::token_bytes(int32_t token) const {
   if (token < 0 || token >= vocab_size())
-    fail(ErrorKind::kData, "token id {} is outside this tokenizer's vocabulary of {}: was it made by another one?",
-         token, vocab_size());
+    fail(ErrorKind::kData,
+         "token id {} is outside this tokenizer's vocabulary of {}: was it made by another one?", token,
+         vocab_size());
   return state_->bytes[static_cast<size_t>(token)];
 }
 

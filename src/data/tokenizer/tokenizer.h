@@ -1,12 +1,16 @@
 // data/tokenizer/tokenizer.h
 // Text <-> tokens by byte-level BPE, as Hugging Face tokenizers and tiktoken do it.
-// Text       any bytes; decode(encode(x)) == x for every x unless the tokenizer normalises (NFC) or prefixes a space
+// Text       any bytes; decode(encode(x)) == x for every x unless the tokenizer normalises (NFC), prefixes a
+// space
+//            or has added tokens that strip whitespace
 // Ids        int32, 0 <= id < vocab_size(); gaps are possible and decode to nothing
 // Parity     the ids of tokenizers 0.23 for UTF-8 text (docs/formats/tokenizer.md says what is supported)
 // Threads    a Tokenizer never changes: any number of threads may use one
-// Cost       linear in the text for every input; frequent pieces come from a cache (a few MB per encoding thread)
-// Errors     Usage: an unsupported feature or unknown split pattern. Data: malformed file, inconsistent vocabulary,
-//            a byte that the vocabulary has no token for, an id out of range. Storage: unreadable or unwritable file
+// Cost       linear in the text for every input; frequent pieces come from a cache (a few MB per encoding
+// thread) Errors     Usage: an unsupported feature or unknown split pattern. Data: malformed file,
+// inconsistent vocabulary,
+//            a byte that the vocabulary has no token for, an id out of range. Storage: unreadable or
+//            unwritable file
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -22,9 +26,9 @@
 
 namespace stoker::tokenizer {
 
-// What to do where the text spells a special token. kAsText (documents: nobody can smuggle an end-of-text token in)
-// encodes the characters; kRecognise (prompts; the default of Hugging Face) gives the token. Added tokens that are
-// not special are recognised either way.
+// What to do where the text spells a special token. kAsText (documents: nobody can smuggle an end-of-text
+// token in) encodes the characters; kRecognise (prompts; the default of Hugging Face) gives the token. Added
+// tokens that are not special are recognised either way.
 enum class SpecialTokens { kAsText, kRecognise };
 
 class Tokenizer {
@@ -38,16 +42,18 @@ class Tokenizer {
   // `split` says otherwise); or a .tiktoken ranks file, for which `split` must name the pattern.
   static Tokenizer load(const std::filesystem::path& path, std::optional<SplitPattern> split = {});
   static Tokenizer from_json(std::string_view json);
-  static Tokenizer from_tiktoken(std::string_view ranks, SplitPattern split, std::vector<AddedToken> special = {});
-  static Tokenizer from_vocab_and_merges(std::string_view vocab_json, std::string_view merges_txt, SplitPattern split);
+  static Tokenizer from_tiktoken(std::string_view ranks, SplitPattern split,
+                                 std::vector<AddedToken> special = {});
+  static Tokenizer from_vocab_and_merges(std::string_view vocab_json, std::string_view merges_txt,
+                                         SplitPattern split);
 
   std::string to_json() const;  // a Hugging Face tokenizer.json; from_json gives an equal tokenizer
-  // Writes tokenizer.json (path ends in .json) or, into a directory made if missing, tokenizer.json with vocab.json
-  // and merges.txt beside it. Whole files or nothing.
+  // Writes tokenizer.json (path ends in .json) or, into a directory made if missing, tokenizer.json with
+  // vocab.json and merges.txt beside it. Whole files or nothing.
   void save(const std::filesystem::path& path) const;
 
   const Definition& definition() const;
-  int32_t vocab_size() const;  // highest id + 1
+  int32_t vocab_size() const;    // highest id + 1
   Hash128 content_hash() const;  // of everything that encode and decode depend on
 
   std::vector<int32_t> encode(std::string_view text, SpecialTokens special = SpecialTokens::kAsText) const;
@@ -58,12 +64,14 @@ class Tokenizer {
                                             SpecialTokens special = SpecialTokens::kRecognise) const;
 
   std::string decode(std::span<const int32_t> tokens, bool skip_special = false) const;  // bytes
-  std::string_view token_bytes(int32_t token) const;  // "" for a gap
+  std::string_view token_bytes(int32_t token) const;                                     // "" for a gap
   bool is_special(int32_t token) const;
-  // Added tokens by content, others by their bytes; in the notation of vocabulary files (Ġthe) see definition.h.
+  // Added tokens by content, others by their bytes; in the notation of vocabulary files (Ġthe) see
+  // definition.h.
   std::optional<int32_t> token_to_id(std::string_view bytes) const;
   const std::vector<AddedToken>& added_tokens() const;
-  // The token that ends a document: the first of <|endoftext|>, <|end_of_text|>, </s>, <eos>, <|im_end|> it has.
+  // The token that ends a document: the first of <|endoftext|>, <|end_of_text|>, </s>, <eos>, <|im_end|> it
+  // has.
   std::optional<int32_t> end_of_text() const;
 
  private:
@@ -71,8 +79,8 @@ class Tokenizer {
   std::unique_ptr<State> state_;
 };
 
-// Decoding as tokens arrive: push() returns the text that is now certain and holds back the start of a character
-// whose bytes are not complete. Bytes that cannot become a character pass through.
+// Decoding as tokens arrive: push() returns the text that is now certain and holds back the start of a
+// character whose bytes are not complete. Bytes that cannot become a character pass through.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true)
@@ -86,8 +94,8 @@ class StreamDecoder {
   std::string held_;
 };
 
-// Encoding text that arrives in parts, with the result of encoding it at once. Holds back what a later part could
-// change: usually less than a line, at most everything since the last place where a word ends.
+// Encoding text that arrives in parts, with the result of encoding it at once. Holds back what a later part
+// could change: usually less than a line, at most everything since the last place where a word ends.
 class StreamEncoder {
  public:
   explicit StreamEncoder(const Tokenizer& tokenizer, SpecialTokens special = SpecialTokens::kAsText);

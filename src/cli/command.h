@@ -9,5 +9,7 @@ namespace stoker::cli {
 
 void add_doctor(CLI::App& app);
 void add_report(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_bench_comm(CLI::App& bench_parent);
 
 }  // namespace stoker::cli

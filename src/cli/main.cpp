@@ -22,6 +22,7 @@ int run(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   add_doctor(app);
   add_report(app);
+  add_bench(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

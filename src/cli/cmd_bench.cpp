@@ -1,0 +1,11 @@
+#include "cli/command.h"
+
+namespace stoker::cli {
+
+void add_bench(CLI::App& app) {
+  auto* bench = app.add_subcommand("bench", "Measure this machine and this program, as ratios in one run");
+  bench->require_subcommand(1);
+  add_bench_comm(*bench);
+}
+
+}  // namespace stoker::cli

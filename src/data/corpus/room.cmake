@@ -1,3 +1,5 @@
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET GLOBAL libutf8proc)
-target_link_libraries(${ROOM_TARGET} PUBLIC PkgConfig::UTF8PROC)
+pkg_check_modules(GUMBO REQUIRED IMPORTED_TARGET GLOBAL gumbo)
+pkg_check_modules(ICU REQUIRED IMPORTED_TARGET GLOBAL icu-uc icu-i18n)
+target_link_libraries(${ROOM_TARGET} PUBLIC PkgConfig::UTF8PROC PkgConfig::GUMBO PkgConfig::ICU)

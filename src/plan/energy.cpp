@@ -143,7 +143,7 @@ GridRegion grid_region(std::string_view code) {
     known.push_back(region.code);
   }
   fail(ErrorKind::kUsage, "unknown grid region '{}'; nearest: {}. All: {}", code,
-       fmt::join(nearest_names(code, known), ", "), fmt::join(known, " "));
+       fmt::join(closest_names(code, known), ", "), fmt::join(known, " "));
 }
 
 EnergyUse energy_use(const PowerDraw& draw, Band<Seconds> duration, Band<double> pue, const GridRegion& grid,

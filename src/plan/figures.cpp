@@ -45,7 +45,7 @@ const Figure& FigureBook::figure(std::string_view key) const {
   if (it != figures_.end()) return it->second;
   std::vector<std::string> known;
   for (const auto& [name, _] : figures_) known.push_back(name);
-  fail(ErrorKind::kUsage, "no figure '{}'; nearest: {}", key, fmt::join(nearest_names(key, known), ", "));
+  fail(ErrorKind::kUsage, "no figure '{}'; nearest: {}", key, fmt::join(closest_names(key, known), ", "));
 }
 
 const Band<double>& FigureBook::at(std::string_view key) const { return figure(key).value; }
@@ -58,7 +58,7 @@ void FigureBook::set(std::string_view key, double value) {
   figures_[std::string(key)] = {Band<double>::exactly(value), old.unit, "given", "", "given by the user"};
 }
 
-std::vector<std::string> nearest_names(std::string_view wanted, const std::vector<std::string>& known,
+std::vector<std::string> closest_names(std::string_view wanted, const std::vector<std::string>& known,
                                        size_t count) {
   const auto lower = [](std::string_view s) {
     std::string out(s);

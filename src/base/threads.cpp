@@ -39,9 +39,13 @@ void set_compute_threads(int threads) {
 }
 
 void parallel_for(int64_t n, const std::function<void(int64_t)>& body) {
+  parallel_tasks(n, [&](int64_t i, int) { body(i); });
+}
+
+void parallel_tasks(int64_t n, const std::function<void(int64_t, int)>& body) {
   std::atomic<int64_t> next{0};
-  run_team_rethrowing(compute_threads(), [&](int) {
-    for (int64_t i; (i = next.fetch_add(1)) < n;) body(i);
+  run_team_rethrowing(compute_threads(), [&](int t) {
+    for (int64_t i; (i = next.fetch_add(1)) < n;) body(i, t);
   });
 }
 

@@ -1,9 +1,11 @@
 // base/threads.h
-// Data parallelism inside one process, on the OpenMP team that oneDNN also uses (two thread pools would fight
-// for cores). parallel_for(n, body)         body(i) for every i in [0,n), i handed out in order as threads
-// become free parallel_ranges(n, body)      body(begin, end, thread): [0,n) cut into compute_threads() equal
-// ranges, fixed partition:
-//                               what thread t does depends only on (n, compute_threads())
+// Data parallelism inside one process, on the OpenMP team that oneDNN also uses: two thread pools would fight
+// for cores.
+//   parallel_for(n, body)      body(i) for every i in [0,n), handed out in order as threads become free
+//   parallel_tasks(n, body)    the same, body(i, thread): thread < compute_threads() picks the caller's
+//   scratch memory parallel_ranges(n, body)   body(begin, end, thread): [0,n) cut into compute_threads()
+//   equal ranges; what thread t
+//                              does depends only on (n, compute_threads())
 // An exception thrown by body is rethrown in the caller (the first one, by index of thread).
 #pragma once
 #include <cstdint>
@@ -14,6 +16,7 @@ namespace stoker {
 int compute_threads();
 void set_compute_threads(int threads);  // >= 1; also sets OpenMP's number for the calling thread
 void parallel_for(int64_t n, const std::function<void(int64_t)>& body);
+void parallel_tasks(int64_t n, const std::function<void(int64_t i, int thread)>& body);
 void parallel_ranges(int64_t n, const std::function<void(int64_t begin, int64_t end, int thread)>& body);
 
 }  // namespace stoker

@@ -1,0 +1,43 @@
+#include "ops/context.h"
+
+#include <fmt/ranges.h>
+
+namespace stoker::ops {
+
+Context::Context() = default;
+Context::~Context() = default;
+
+void Context::force(std::string_view choices) {
+  while (!choices.empty()) {
+    const size_t comma = choices.find(',');
+    const std::string_view item = choices.substr(0, comma);
+    const size_t equals = item.find('=');
+    if (equals == std::string_view::npos || equals == 0 || equals + 1 == item.size())
+      fail(ErrorKind::kUsage, "--kernel \"{}\": expected op=candidate, for example rmsnorm=ref", item);
+    forced_[std::string(item.substr(0, equals))] = std::string(item.substr(equals + 1));
+    choices = comma == std::string_view::npos ? std::string_view() : choices.substr(comma + 1);
+  }
+}
+
+void* Context::scratch(size_t bytes) {
+  if (bytes > scratch_.bytes()) scratch_ = Buffer(bytes);
+  return scratch_.data();
+}
+
+void Context::add_time(std::string_view op, double seconds) {
+  auto it = times_.find(op);
+  if (it == times_.end()) it = times_.emplace(std::string(op), OpTime{}).first;
+  it->second.seconds += seconds;
+  it->second.calls += 1;
+}
+
+void Context::no_candidate(std::string_view op, const std::vector<std::string>& refusals) const {
+  const auto forced = forced_.find(op);
+  if (forced == forced_.end())
+    fail(ErrorKind::kInternal, "op {}: every candidate refused: {}", op, fmt::join(refusals, "; "));
+  if (refusals.empty())
+    fail(ErrorKind::kUsage, "--kernel {}={}: op {} has no candidate of that name", op, forced->second, op);
+  fail(ErrorKind::kUsage, "--kernel {}={}: {}", op, forced->second, fmt::join(refusals, "; "));
+}
+
+}  // namespace stoker::ops

@@ -1,0 +1,18 @@
+// Attention for avx2: the body is shared, lanes and dot products are not.
+#include "ops/cpu/lanes_avx2.h"
+// after the lanes
+#include "ops/cpu/lanes_math.h"
+// after the math
+#include "ops/cpu/dot_f32.h"
+// after the dot products
+#include "ops/cpu/attention_body.h"
+#include "ops/cpu/attention_candidates.h"
+
+namespace stoker::ops::cpu {
+void attention_forward_avx2(Context& context, const AttentionForward& args) {
+  attention_forward_cpu(context, args);
+}
+void attention_backward_avx2(Context& context, const AttentionBackward& args) {
+  attention_backward_cpu(context, args);
+}
+}  // namespace stoker::ops::cpu

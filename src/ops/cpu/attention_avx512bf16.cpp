@@ -1,0 +1,18 @@
+// Attention for avx512bf16: the body is shared, lanes and dot products are not.
+#include "ops/cpu/lanes_avx512.h"
+// after the lanes
+#include "ops/cpu/lanes_math.h"
+// after the math
+#include "ops/cpu/dot_avx512bf16.h"
+// after the dot products
+#include "ops/cpu/attention_body.h"
+#include "ops/cpu/attention_candidates.h"
+
+namespace stoker::ops::cpu {
+void attention_forward_avx512bf16(Context& context, const AttentionForward& args) {
+  attention_forward_cpu(context, args);
+}
+void attention_backward_avx512bf16(Context& context, const AttentionBackward& args) {
+  attention_backward_cpu(context, args);
+}
+}  // namespace stoker::ops::cpu

@@ -11,5 +11,8 @@ void add_doctor(CLI::App& app);
 void add_report(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_bench_comm(CLI::App& bench_parent);
+void add_plan(CLI::App& app);
+void add_plan_validate(CLI::App& plan);
+void add_plan_fit(CLI::App& plan);
 
 }  // namespace stoker::cli

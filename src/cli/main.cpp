@@ -23,6 +23,7 @@ int run(int argc, char** argv) {
   add_doctor(app);
   add_report(app);
   add_bench(app);
+  add_plan(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -21,8 +21,9 @@ namespace stoker::plan {
 struct PlanInput {
   RunSpec run;
   HardwareSpec hardware;
-  std::string engine;   // software whose habits are assumed ("stoker", "megatron-bridge"); empty: average
-  std::string release;  // its generation, where the catalog knows several
+  std::string engine;      // software whose habits are assumed ("stoker", "megatron-bridge"); empty: average
+  std::string release;     // its generation, where the catalog knows several
+  double score_scale = 1;  // attention arithmetic over that of heads x head_dim (CatalogModel)
 };
 
 enum class StepTerm {
@@ -83,10 +84,14 @@ struct Prediction {
 Prediction predict(const PlanInput& input);  // validates, looks the efficiencies up
 Prediction predict(const PlanInput& input, const Efficiency& efficiency);  // search: looked up once
 MemoryUse predict_memory(const PlanInput& input, const Efficiency& efficiency);
-StepTime predict_step_time(const RunSpec& run, const HardwareSpec& hardware, const Efficiency& efficiency);
+StepTime predict_step_time(const PlanInput& input, const Efficiency& efficiency);
 
-// FLOPs of one step that count for MFU: adapters skip the weight gradients of frozen matrices.
-Flops model_flops_per_step(const RunSpec& run);
+// Wall time to train on `tokens`, without failures or pauses.
+inline Seconds time_for(const Prediction& p, Tokens tokens) { return tokens / p.tokens_per_second; }
+
+// FLOPs of one step that count for MFU, of all accelerators together: recomputation does not count, attention
+// counts in full although causal; adapters skip the weight gradients of frozen matrices.
+Flops model_flops_per_step(const PlanInput& input);
 
 std::string_view to_string(StepTerm term);
 std::string_view to_string(Binding binding);

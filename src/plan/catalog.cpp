@@ -1,0 +1,282 @@
+#include "plan/catalog.h"
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <regex>
+
+#include "base/error.h"
+#include "plan/catalog_files.h"
+#include "plan/csv.h"
+
+namespace stoker::plan {
+namespace {
+
+std::string plain(std::string_view name) {  // lower case, separators dropped
+  std::string out;
+  for (char c : name)
+    if (c != ' ' && c != '-' && c != '_')
+      out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return out;
+}
+
+std::vector<std::string> split(std::string_view text, char separator) {
+  std::vector<std::string> parts;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find(separator), text.size());
+    if (end) parts.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parts;
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+template <typename T>
+struct Named {
+  std::vector<T> entries;
+  std::vector<std::pair<std::string, size_t>> names;  // plain name or alias -> entry
+  const T* find(std::string_view name) const {
+    const std::string key = plain(name);
+    for (const auto& [known, index] : names)
+      if (known == key) return &entries[index];
+    return nullptr;
+  }
+};
+
+Named<CatalogAccelerator> load_accelerators() {
+  const CsvTable t("accelerators.csv", catalog_file("accelerators.csv"));
+  Named<CatalogAccelerator> all;
+  for (size_t r = 0; r < t.rows(); ++r) {
+    auto or_zero = [&](const char* column) { return t.number(r, column).value_or(0); };
+    CatalogAccelerator a;
+    a.spec.name = t.text(r, "name");
+    a.spec.family = t.text(r, "family");
+    a.spec.fp32 = teraflops(or_zero("fp32_TFLOPs"));
+    a.spec.fp16 = teraflops(or_zero("fp16_TFLOPs"));
+    a.spec.bf16 = teraflops(or_zero("bf16_TFLOPs"));
+    a.spec.fp8 = teraflops(or_zero("fp8_TFLOPs"));
+    a.spec.fp4 = teraflops(or_zero("fp4_TFLOPs"));
+    a.spec.memory = gigabytes(t.required_number(r, "memory_GB"));
+    a.spec.memory_bandwidth = gigabytes_per_second(1000 * t.required_number(r, "memory_TBps"));
+    a.spec.power = Watts(t.required_number(r, "power_W"));
+    a.per_node = static_cast<int64_t>(t.required_number(r, "per_node"));
+    a.inside = gigabytes_per_second(t.required_number(r, "inside_GBps"));
+    a.inside_domain = static_cast<int64_t>(t.required_number(r, "inside_domain"));
+    a.between = gigabytes_per_second(t.required_number(r, "between_GBps"));
+    all.names.emplace_back(plain(a.spec.name), r);
+    for (const std::string& alias : split(t.text(r, "aliases"), ';')) all.names.emplace_back(plain(alias), r);
+    all.entries.push_back(std::move(a));
+  }
+  return all;
+}
+
+Named<CatalogModel> load_models() {
+  const CsvTable t("models.csv", catalog_file("models.csv"));
+  Named<CatalogModel> all;
+  for (size_t r = 0; r < t.rows(); ++r) {
+    auto whole = [&](const char* column) { return static_cast<int64_t>(t.number(r, column).value_or(0)); };
+    CatalogModel m;
+    m.name = t.text(r, "name");
+    ModelSpec& s = m.spec;
+    s.layers = whole("layers"), s.hidden = whole("hidden"), s.heads = whole("heads");
+    s.kv_heads = whole("kv_heads"), s.head_dim = whole("head_dim"), s.ffn = whole("ffn");
+    s.vocab = whole("vocab"), s.max_positions = whole("max_positions");
+    s.activation = whole("gated") ? ActivationKind::kSwiGlu : ActivationKind::kGelu;
+    s.tied_embeddings = whole("tied") != 0;
+    s.experts = whole("experts"), s.experts_per_token = whole("experts_per_token");
+    s.expert_ffn = whole("expert_ffn"), s.shared_expert_ffn = whole("shared_expert_ffn");
+    m.score_scale = t.number(r, "score_scale").value_or(1);
+    validate(s);
+    all.names.emplace_back(plain(m.name), r);
+    for (const std::string& alias : split(t.text(r, "aliases"), ';')) all.names.emplace_back(plain(alias), r);
+    all.entries.push_back(std::move(m));
+  }
+  return all;
+}
+
+const Named<CatalogAccelerator>& accelerators() {
+  static const Named<CatalogAccelerator> all = load_accelerators();
+  return all;
+}
+const Named<CatalogModel>& models() {
+  static const Named<CatalogModel> all = load_models();
+  return all;
+}
+
+struct SoftwareRule {
+  std::string pattern;  // lower case, found anywhere in the source text
+  EngineHabits habits;
+  std::string release;
+  std::optional<std::regex> release_pattern;  // release is its first group that matched
+};
+
+std::vector<SoftwareRule> load_software() {
+  const CsvTable t("software.csv", catalog_file("software.csv"));
+  std::vector<SoftwareRule> rules;
+  for (size_t r = 0; r < t.rows(); ++r) {
+    auto whole = [&](const char* column) { return static_cast<int64_t>(t.number(r, column).value_or(0)); };
+    SoftwareRule rule;
+    rule.pattern = t.text(r, "pattern");
+    rule.release = t.text(r, "release");
+    if (rule.release.find('(') != std::string::npos) {
+      rule.release_pattern = std::regex(rule.release);
+      rule.release.clear();
+    }
+    EngineHabits& h = rule.habits;
+    h.engine = t.text(r, "engine");
+    h.flash_attention = whole("flash") != 0;
+    const std::optional<Recompute> recompute = parse_recompute(t.text(r, "recompute"));
+    if (!recompute) fail(ErrorKind::kData, "{}: recompute must be none, selective or full", t.where(r));
+    h.recompute = *recompute;
+    h.zero_stage = whole("zero");
+    h.dropout = whole("dropout") != 0;
+    h.fp32_parameters = whole("fp32_parameters") != 0;
+    h.gradient_bytes = t.required_number(r, "gradient_bytes");
+    h.sequence_length = whole("sequence_length");
+    h.vocab = whole("vocab");
+    rules.push_back(std::move(rule));
+  }
+  return rules;
+}
+
+const std::vector<SoftwareRule>& software() {
+  static const std::vector<SoftwareRule> all = load_software();
+  return all;
+}
+
+template <typename T>
+[[noreturn]] void unknown(const char* what, std::string_view name, const Named<T>& all,
+                          const std::vector<std::string>& names) {
+  std::vector<std::string> spellings;  // aliases too: the nearest may be one
+  for (const auto& [spelling, entry] : all.names) spellings.push_back(spelling);
+  std::vector<std::string> offered;
+  for (const std::string& spelling : nearest_names(name, spellings, spellings.size())) {
+    const T* entry = all.find(spelling);
+    const std::string& official = names[static_cast<size_t>(entry - all.entries.data())];
+    if (std::find(offered.begin(), offered.end(), official) == offered.end()) offered.push_back(official);
+    if (offered.size() == 4) break;
+  }
+  fail(ErrorKind::kUsage, "unknown {} '{}'. Nearest: {}", what, name, fmt::join(offered, ", "));
+}
+
+}  // namespace
+
+ActivationStyle EngineHabits::style() const {
+  ActivationStyle s;
+  s.dropout_masks = dropout;
+  s.fp32_parameters = fp32_parameters;
+  return s;
+}
+
+const CatalogAccelerator* lookup_accelerator(std::string_view name) { return accelerators().find(name); }
+const CatalogModel* lookup_model(std::string_view name) { return models().find(name); }
+
+const CatalogAccelerator& find_accelerator(std::string_view name) {
+  if (const CatalogAccelerator* found = lookup_accelerator(name)) return *found;
+  unknown("accelerator", name, accelerators(), accelerator_names());
+}
+const CatalogModel& find_model(std::string_view name) {
+  if (const CatalogModel* found = lookup_model(name)) return *found;
+  unknown("model", name, models(), model_names());
+}
+
+std::vector<std::string> accelerator_names() {
+  std::vector<std::string> names;
+  for (const CatalogAccelerator& a : accelerators().entries) names.push_back(a.spec.name);
+  return names;
+}
+std::vector<std::string> model_names() {
+  std::vector<std::string> names;
+  for (const CatalogModel& m : models().entries) names.push_back(m.name);
+  return names;
+}
+
+HardwareSpec make_hardware(const CatalogAccelerator& a, int64_t count, int64_t per_node,
+                           BytesPerSecond between) {
+  HardwareSpec h;
+  h.accelerator = a.spec;
+  h.accelerators = count;
+  h.accelerators_per_node = per_node > 0 ? per_node : a.per_node;
+  // A domain wider than a node (a rack of NVLink) stays as wide as the maker built it.
+  int64_t domain = a.inside_domain == 0 ? count : std::max(a.inside_domain, int64_t{1});
+  if (a.inside_domain != 0 && a.inside_domain <= a.per_node) domain = h.accelerators_per_node;
+  const bool all_inside = a.inside_domain == 0;
+  h.levels.push_back({"inside", all_inside ? 0 : domain, a.inside, Seconds(5e-6)});
+  if (!all_inside)
+    h.levels.push_back({"between", 0, between > BytesPerSecond(0) ? between : a.between, Seconds(1e-5)});
+  return h;
+}
+
+HardwareSpec parse_hardware(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  int64_t count = 1;
+  if (colon != std::string_view::npos) {
+    const std::string_view number = text.substr(colon + 1);
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), count);
+    if (error != std::errc() || end != number.data() + number.size() || count < 1 ||
+        count > (int64_t{1} << 24))
+      fail(ErrorKind::kUsage,
+           "hardware '{}': expected NAME:COUNT with a count from 1 to 2^24, like h100:1024", text);
+  }
+  return make_hardware(find_accelerator(text.substr(0, colon)), count);
+}
+
+const EngineHabits& habits_of(std::string_view engine) {
+  static const EngineHabits average = [] {
+    EngineHabits h;
+    h.gradient_bytes = 4;
+    return h;
+  }();
+  for (const SoftwareRule& rule : software())
+    if (rule.habits.engine == engine) return rule.habits;
+  return average;
+}
+
+SoftwareMatch identify_software(std::string_view source_text) {
+  std::string lower;
+  for (char c : source_text) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const SoftwareRule& rule : software()) {
+    if (lower.find(rule.pattern) == std::string::npos) continue;
+    SoftwareMatch match{rule.habits, rule.release};
+    if (rule.release_pattern) {
+      std::match_results<std::string_view::const_iterator> groups;
+      if (std::regex_search(source_text.begin(), source_text.end(), groups, *rule.release_pattern))
+        for (size_t g = 1; g < groups.size() && match.release.empty(); ++g)
+          if (groups[g].matched) match.release = rule.habits.engine + " " + groups[g].str();
+    }
+    return match;
+  }
+  return {habits_of(""), ""};
+}
+
+std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known,
+                                       size_t most) {
+  std::vector<std::pair<size_t, std::string>> ranked;
+  const std::string key = plain(name);
+  for (const std::string& candidate : known) {
+    const std::string other = plain(candidate);
+    size_t distance = edit_distance(key, other);
+    if (!key.empty() && other.find(key) != std::string::npos) distance = 0;
+    ranked.emplace_back(distance, candidate);
+  }
+  std::stable_sort(ranked.begin(), ranked.end(), [](auto& a, auto& b) { return a.first < b.first; });
+  std::vector<std::string> names;
+  for (size_t i = 0; i < std::min(most, ranked.size()); ++i) names.push_back(ranked[i].second);
+  return names;
+}
+
+}  // namespace stoker::plan

@@ -1,0 +1,303 @@
+#include "plan/fit.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/error.h"
+#include "base/hash.h"
+
+namespace stoker::plan {
+namespace {
+
+// Which terms may differ at which scope, and how far: the standard deviation of the factor's logarithm.
+// 0: not fitted there.
+struct Freedom {
+  Term term;
+  double global, family, engine, release, engine_on_family;
+};
+constexpr Freedom kFreedom[] = {
+    {Term::kMatmul16, 0.2, 0.12, 0, 0, 0},
+    {Term::kMatmul8, 0.2, 0.15, 0.10, 0.05, 0.06},
+    {Term::kMatmul4, 0.3, 0.2, 0.10, 0.05, 0.06},
+    {Term::kAttention, 0.3, 0.2, 0.2, 0, 0},
+    {Term::kMemory, 0.2, 0.1, 0, 0, 0},
+    {Term::kPasses, 0.4, 0, 0.3, 0.1, 0},
+    {Term::kUnfusedAttention, 0.4, 0, 0.3, 0, 0},
+    {Term::kQuantise, 0.4, 0, 0.2, 0, 0},
+    {Term::kKernel, 0.6, 0.3, 0.3, 0, 0},
+    {Term::kHostLayer, 0.6, 0.2, 0.6, 0.2, 0.2},
+    {Term::kTile, 0.7, 0.3, 0.3, 0, 0},
+    {Term::kInside, 0.2, 0.2, 0.1, 0, 0},
+    {Term::kBetween, 0.3, 0.2, 0.3, 0.1, 0.1},
+    {Term::kLatency, 0.5, 0.2, 0.4, 0, 0},
+    {Term::kTensorExposed, 0.3, 0.1, 0.3, 0.1, 0},
+    {Term::kContextExposed, 0.5, 0, 0.4, 0.1, 0},
+    {Term::kExpertExposed, 0.4, 0.2, 0.3, 0.1, 0},
+    {Term::kDataExposed, 0.5, 0, 0.5, 0.1, 0.2},
+    {Term::kPipelineExposed, 0.5, 0, 0.5, 0, 0},
+    {Term::kBubble, 0.1, 0, 0.2, 0, 0},
+    {Term::kExperts, 0.3, 0.15, 0.2, 0.1, 0.1},
+    {Term::kOptimizer, 0.3, 0, 0.4, 0, 0},
+    {Term::kFixed, 0.8, 0, 0.8, 0.3, 0},
+    {Term::kStraggler, 0.6, 0, 0.6, 0.2, 0},
+    {Term::kCompute, 0, 0.1, 0.15, 0.08, 0.08},
+    {Term::kAdapter, 0.2, 0.05, 0.2, 0.1, 0.1},
+};
+
+double freedom(const Freedom& f, Scope scope) {
+  switch (scope) {
+    case Scope::kGlobal:
+      return f.global;
+    case Scope::kFamily:
+      return f.family;
+    case Scope::kEngine:
+      return f.engine;
+    case Scope::kRelease:
+      return f.release;
+    case Scope::kEngineOnFamily:
+      return f.engine_on_family;
+  }
+  return 0;
+}
+
+struct Parameter {
+  Term term;
+  Scope scope;
+  std::string key;
+  double prior = 0, deviation = 1, value = 0;
+};
+
+struct FitRow {
+  const PublishedRun* run;
+  std::vector<uint32_t> parameters;    // that its prediction depends on
+  std::array<double, kTerms> fixed{};  // log parts that are not fitted
+  double weight = 1;
+};
+
+constexpr Term kShares[] = {Term::kMatmul16,        Term::kMatmul8,       Term::kMatmul4,
+                            Term::kMatmul32,        Term::kAttention,     Term::kMemory,
+                            Term::kInside,          Term::kBetween,       Term::kTensorExposed,
+                            Term::kContextExposed,  Term::kExpertExposed, Term::kDataExposed,
+                            Term::kPipelineExposed, Term::kUsable};
+
+class Fitter {
+ public:
+  Fitter(const std::vector<PublishedRun>& runs, const EfficiencyTable& start, const FitOptions& options);
+  EfficiencyTable run();
+
+ private:
+  double log_error(const FitRow& row) const;  // predicted over measured, in time
+  double cost(const std::vector<double>& errors) const;
+  std::vector<double> all_errors() const;
+  bool step(double& damping);
+  uint32_t parameter(const Freedom& f, Scope scope, const std::string& key);
+
+  const EfficiencyTable& start_;
+  FitOptions options_;
+  std::vector<Parameter> parameters_;
+  std::map<std::tuple<int, int, std::string>, uint32_t> index_;
+  std::vector<FitRow> rows_;
+};
+
+uint32_t Fitter::parameter(const Freedom& f, Scope scope, const std::string& key) {
+  const auto id = std::make_tuple(static_cast<int>(f.term), static_cast<int>(scope), key);
+  if (const auto found = index_.find(id); found != index_.end()) return found->second;
+  Parameter p{f.term, scope, key};
+  p.deviation = freedom(f, scope);
+  p.prior = scope == Scope::kGlobal ? EfficiencyTable().get(f.term, scope, key) : 0;
+  p.value = start_.get(f.term, scope, key);
+  parameters_.push_back(p);
+  return index_[id] = static_cast<uint32_t>(parameters_.size() - 1);
+}
+
+Fitter::Fitter(const std::vector<PublishedRun>& runs, const EfficiencyTable& start, const FitOptions& options)
+    : start_(start), options_(options) {
+  std::map<std::string, double> per_source;
+  for (const PublishedRun& run : runs)
+    if (run.reason.empty() && run.metric != Metric::kNone) per_source[run.source_group] += 1;
+  for (const PublishedRun& run : runs) {
+    if (!run.reason.empty() || run.metric == Metric::kNone) continue;
+    FitRow row;
+    row.run = &run;
+    row.weight = 1 / std::sqrt(per_source[run.source_group]);
+    const PlanInput& in = run.input;
+    const std::string& family = in.hardware.accelerator.family;
+    const std::string keys[] = {"", family, in.engine, in.release, in.engine + "|" + family};
+    for (int t = 0; t < kTerms; ++t) {
+      double fixed = 0;
+      const Freedom* free = nullptr;
+      for (const Freedom& f : kFreedom)
+        if (static_cast<int>(f.term) == t) free = &f;
+      for (int s = 0; s < kScopes; ++s) {
+        const Scope scope = static_cast<Scope>(s);
+        const bool named = scope == Scope::kGlobal || !keys[s].empty();
+        if (free && named && freedom(*free, scope) > 0)
+          row.parameters.push_back(parameter(*free, scope, keys[s]));
+        else fixed += start.get(static_cast<Term>(t), scope, keys[s]);
+      }
+      row.fixed[static_cast<size_t>(t)] = fixed;
+    }
+    rows_.push_back(std::move(row));
+  }
+  double total = 0;
+  for (const FitRow& row : rows_) total += row.weight;
+  // the ridge is worth one row of a large source: scale so that a typical row weighs one
+  for (FitRow& row : rows_) row.weight *= static_cast<double>(rows_.size()) / total;
+}
+
+double Fitter::log_error(const FitRow& row) const {
+  std::array<double, kTerms> logs = row.fixed;
+  for (uint32_t p : row.parameters) logs[static_cast<size_t>(parameters_[p].term)] += parameters_[p].value;
+  Efficiency e;
+  for (size_t t = 0; t < kTerms; ++t) e.value[t] = std::exp(logs[t]);
+  for (Term t : kShares) e.value[static_cast<size_t>(t)] = std::min(1.0, e.value[static_cast<size_t>(t)]);
+  const Seconds s = predict_step_time(row.run->input, e).total;
+  const double ratio = predicted_in_metric(*row.run, s) / row.run->measured;
+  return std::log(ratio);
+}
+
+std::vector<double> Fitter::all_errors() const {
+  std::vector<double> errors(rows_.size());
+  for (size_t i = 0; i < rows_.size(); ++i) errors[i] = log_error(rows_[i]);
+  return errors;
+}
+
+double Fitter::cost(const std::vector<double>& errors) const {
+  const double d = options_.robust;
+  double c = 0;
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const double r = errors[i] / d;
+    c += rows_[i].weight * 2 * (std::sqrt(1 + r * r) - 1);
+  }
+  for (const Parameter& p : parameters_) {
+    const double z = (p.value - p.prior) / p.deviation;
+    c += z * z;
+  }
+  return c;
+}
+
+// Solves A x = b in place, A symmetric positive definite (Cholesky), n small.
+void solve(std::vector<double>& a, std::vector<double>& b, size_t n) {
+  for (size_t j = 0; j < n; ++j) {
+    double d = a[j * n + j];
+    for (size_t k = 0; k < j; ++k) d -= a[j * n + k] * a[j * n + k];
+    d = std::sqrt(std::max(d, 1e-12));
+    a[j * n + j] = d;
+    for (size_t i = j + 1; i < n; ++i) {
+      double s = a[i * n + j];
+      const double *ri = &a[i * n], *rj = &a[j * n];
+      for (size_t k = 0; k < j; ++k) s -= ri[k] * rj[k];
+      a[i * n + j] = s / d;
+    }
+  }
+  for (size_t i = 0; i < n; ++i) {
+    double s = b[i];
+    for (size_t k = 0; k < i; ++k) s -= a[i * n + k] * b[k];
+    b[i] = s / a[i * n + i];
+  }
+  for (size_t i = n; i-- > 0;) {
+    double s = b[i];
+    for (size_t k = i + 1; k < n; ++k) s -= a[k * n + i] * b[k];
+    b[i] = s / a[i * n + i];
+  }
+}
+
+bool Fitter::step(double& damping) {
+  const size_t n = parameters_.size();
+  const std::vector<double> errors = all_errors();
+  const double before = cost(errors);
+  std::vector<double> normal(n * n, 0), gradient(n, 0);
+  constexpr double kNudge = 1e-3;
+  const double d = options_.robust;
+  std::vector<double> slope;
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    const FitRow& row = rows_[i];
+    slope.resize(row.parameters.size());
+    // Rows see a term's parts only through their sum: one derivative per term serves every scope.
+    std::array<double, kTerms> known{};
+    std::array<bool, kTerms> done{};
+    for (size_t k = 0; k < row.parameters.size(); ++k) {
+      const size_t t = static_cast<size_t>(parameters_[row.parameters[k]].term);
+      if (!done[t]) {
+        Parameter& p = parameters_[row.parameters[k]];
+        const double kept = p.value;
+        p.value = kept + kNudge;
+        known[t] = (log_error(row) - errors[i]) / kNudge;
+        p.value = kept;
+        done[t] = true;
+      }
+      slope[k] = known[t];
+    }
+    const double r = errors[i] / d;
+    const double w = row.weight / (d * d * std::sqrt(1 + r * r));
+    for (size_t k = 0; k < slope.size(); ++k) {
+      if (slope[k] == 0) continue;
+      const size_t pk = row.parameters[k];
+      gradient[pk] += w * slope[k] * errors[i];
+      for (size_t j = 0; j < slope.size(); ++j) {
+        const size_t pj = row.parameters[j];
+        if (pj <= pk) normal[pk * n + pj] += w * slope[k] * slope[j];
+      }
+    }
+  }
+  for (size_t k = 0; k < n; ++k) {
+    const Parameter& p = parameters_[k];
+    const double precision = 1 / (p.deviation * p.deviation);
+    normal[k * n + k] += precision;
+    gradient[k] += precision * (p.value - p.prior);
+  }
+  std::vector<double> kept(n);
+  for (size_t k = 0; k < n; ++k) kept[k] = parameters_[k].value;
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    std::vector<double> a = normal, x = gradient;
+    for (size_t k = 0; k < n; ++k) a[k * n + k] *= 1 + damping;
+    solve(a, x, n);
+    for (size_t k = 0; k < n; ++k) {
+      const double limit = 0.5;
+      parameters_[k].value = kept[k] - std::clamp(x[k], -limit, limit);
+    }
+    const double after = cost(all_errors());
+    if (after < before) {
+      damping = std::max(1e-4, damping / 4);
+      return before - after > 1e-4 * before;
+    }
+    damping = std::max(damping * 5, 1e-3);
+  }
+  for (size_t k = 0; k < n; ++k) parameters_[k].value = kept[k];
+  return false;
+}
+
+EfficiencyTable Fitter::run() {
+  double damping = 1e-2;
+  for (int i = 0; i < options_.iterations; ++i)
+    if (!step(damping)) break;
+  EfficiencyTable table = start_;
+  for (const Parameter& p : parameters_) table.set(p.term, p.scope, p.key, p.value);
+  return table;
+}
+
+}  // namespace
+
+EfficiencyTable fit_step_time(const std::vector<PublishedRun>& runs, const EfficiencyTable& start,
+                              const FitOptions& options) {
+  return Fitter(runs, start, options).run();
+}
+
+std::vector<HeldOutFold> group_folds(const std::vector<PublishedRun>& runs, int k, bool whole_models) {
+  std::vector<HeldOutFold> folds(static_cast<size_t>(k));
+  for (size_t i = 0; i < runs.size(); ++i)
+    folds[hash64(whole_models ? runs[i].model_on_hardware : runs[i].configuration) % static_cast<uint64_t>(k)]
+        .held_out.push_back(i);
+  return folds;
+}
+
+std::vector<HeldOutFold> source_folds(const std::vector<PublishedRun>& runs) {
+  std::map<std::string, HeldOutFold> by_source;
+  for (size_t i = 0; i < runs.size(); ++i) by_source[runs[i].source_group].held_out.push_back(i);
+  std::vector<HeldOutFold> folds;
+  for (auto& [name, fold] : by_source) folds.push_back(std::move(fold));
+  return folds;
+}
+
+}  // namespace stoker::plan

@@ -1,0 +1,63 @@
+// Memory of the fullest worker, and whether it fits.
+#include <algorithm>
+
+#include "plan/catalog.h"
+#include "plan/predict.h"
+
+namespace stoker::plan {
+namespace {
+
+FootprintOptions options_of(const PlanInput& in, const Efficiency& e) {
+  FootprintOptions o;
+  o.style = habits_of(in.engine).style();
+  o.workspace = Bytes(e[Term::kWorkspace]);
+  return o;
+}
+
+void scale(Footprint& f, const Efficiency& e) {
+  for (FootprintRow& row : f.rows) switch (row.kind) {
+      case FootprintKind::kParameters:
+      case FootprintKind::kGradients:
+      case FootprintKind::kOptimizer:
+      case FootprintKind::kCommunication:
+        row.bytes *= e[Term::kState];
+        break;
+      case FootprintKind::kActivations:
+      case FootprintKind::kTransient:
+      case FootprintKind::kLogits:
+        row.bytes *= e[Term::kActivation];
+        break;
+      case FootprintKind::kWorkspace:
+        break;
+    }
+}
+
+constexpr double kTightShare = 0.94;  // the 6 % that peak memory is predicted within
+
+}  // namespace
+
+MemoryUse predict_memory(const PlanInput& in, const Efficiency& e) {
+  MemoryUse best;
+  FootprintOptions options = options_of(in, e);
+  const int64_t last = in.run.layout.pipeline - 1;
+  for (int64_t stage : {int64_t{0}, last}) {
+    options.pipeline_stage = stage;
+    Footprint f = footprint(in.run, options);
+    scale(f, e);
+    const Bytes peak = f.peak();
+    if (stage == 0 || peak > best.peak) {
+      best.peak = peak;
+      best.phase = f.peak_phase();
+      best.stage = stage;
+      best.footprint = std::move(f);
+    }
+    if (last == 0) break;
+  }
+  best.capacity = in.hardware.accelerator.memory * e[Term::kUsable];
+  best.verdict = best.peak > best.capacity                 ? Verdict::kOutOfMemory
+                 : best.peak > best.capacity * kTightShare ? Verdict::kTight
+                                                           : Verdict::kFits;
+  return best;
+}
+
+}  // namespace stoker::plan

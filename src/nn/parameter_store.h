@@ -1,0 +1,59 @@
+// nn/parameter_store.h
+// All parameters of a model, allocated by walking spec/parameter_table: one flat f32 array of values (the master
+// weights), one of gradients, and in bf16 precision one of rounded copies that the matrix products read.
+// Layout       the table's order without gaps, so that adjacent rows form the fused matrices that Weight names
+// Initial      init(): normal(0, std) by counter, keyed by (seed, name): the same for any layout. Residual outputs
+//              std / sqrt(2 L), gains 1, biases 0 (Radford et al. 2019)
+// Invariant    after any change of values call refresh() (optimizers write the copy themselves)
+#pragma once
+#include <string_view>
+#include <vector>
+
+#include "ops/context.h"
+#include "spec/parameter_table.h"
+#include "spec/run_spec.h"
+#include "tensor/buffer.h"
+
+namespace stoker::nn {
+
+struct Weight {
+  TensorView value, grad;  // f32
+  TensorView compute;      // what products read: bf16 copy, or value
+  explicit operator bool() const { return static_cast<bool>(value); }
+};
+
+struct Parameter {
+  ParameterRow row;
+  Weight weight;
+};
+
+class ParameterStore {
+ public:
+  ParameterStore(const ModelSpec& spec, Precision precision, bool gradients);
+  static size_t bytes(const ModelSpec& spec, Precision precision, bool gradients);
+
+  const ModelSpec& spec() const { return spec_; }
+  Precision precision() const { return precision_; }
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  // Empty Weight when the model has no such parameter.
+  Weight find(std::string_view name) const;
+  // The rows `first` .. `last` of the table, which must be adjacent and equally wide, as one matrix or vector.
+  Weight fused(std::string_view first, std::string_view last) const;
+
+  TensorView values() const { return values_; }  // flat f32
+  TensorView grads() const { return grads_; }
+  TensorView computes() const { return computes_; }  // flat bf16; empty in fp32
+  void init(uint64_t seed, float std);
+  void refresh(ops::Context& context);
+  void zero_grads();
+
+ private:
+  int64_t index(std::string_view name) const;
+  ModelSpec spec_;
+  Precision precision_;
+  Buffer value_memory_, grad_memory_, compute_memory_;
+  TensorView values_, grads_, computes_;
+  std::vector<Parameter> parameters_;
+};
+
+}  // namespace stoker::nn

@@ -1,0 +1,75 @@
+// nn/transformer_block.h
+// One pre-norm transformer layer, GPT-2's or Llama's by its ModelSpec:
+//   x1 = x + delta;  a = attention(rope(norm1(x1) Wqkv));  x2 = x1 + a Wo;  delta' = act(norm2(x2) Wup) Wdown
+// Its output is the pair (x2, delta'): the next layer's norm adds them in the pass it makes anyway.
+// Shapes       R = rows * T tokens; x delta [R,D]; weights as spec/parameter_table
+// Saved        BlockSaved says what backward reads. Recompute::kNone keeps all; kSelective recomputes the norms' outputs and the
+//              activation's product, which cost no matrix product; kFull keeps x1 alone and runs forward again.
+//              The recomputed values are the same bits, so the gradients are.
+// Backward     takes g = dLoss/d(x2 + delta') and turns it in place into dLoss/d(x + delta); weight gradients are added to
+#pragma once
+#include "nn/parameter_store.h"
+
+namespace stoker::nn {
+
+struct BlockWeights {
+  Weight norm1, norm1_bias, qkv, qkv_bias, q_gain, k_gain, out, out_bias, norm2, norm2_bias, up, up_bias,
+      down, down_bias;
+};
+BlockWeights block_weights(const ParameterStore& store, int64_t layer);
+
+// What backward needs of one layer. Tensors that a mode does not keep point at memory shared by all layers.
+struct BlockSaved {
+  TensorView x1, y1, rstd1, mean1, raw, qk_rstd, qkv, attended, lse, x2, y2, rstd2, mean2, up, active;
+};
+// Memory that lives only within one layer's pass.
+struct BlockScratch {
+  TensorView delta;                         // forward's second output
+  TensorView dy, dattended, dqkv, dactive;  // backward
+};
+
+struct BlockShape {
+  int64_t rows = 0, length = 0;
+  Dtype dtype = Dtype::kF32;
+  Recompute recompute = Recompute::kNone;
+  bool training = true;
+};
+
+// Allocates (or, before commit, counts) the saved tensors of all layers and the scratch.
+std::vector<BlockSaved> take_saved(Arena& arena, const ModelSpec& spec, const BlockShape& shape);
+BlockScratch take_scratch(Arena& arena, const ModelSpec& spec, const BlockShape& shape);
+
+// Where the tokens of this batch stand; the same for every layer.
+struct BlockPlace {
+  TensorView positions, document_start, rope_table;  // rope_table empty: learned positions
+};
+
+class TransformerBlock {
+ public:
+  TransformerBlock(const ModelSpec& spec, BlockWeights weights, BlockShape shape)
+      : spec_(spec), w_(weights), shape_(shape) {}
+  // x may be saved by the caller's previous layer; delta may be empty (first layer). Writes saved and scratch.delta.
+  void forward(ops::Context& context, TensorView x, TensorView delta, const BlockPlace& place,
+               const BlockSaved& saved, const BlockScratch& scratch) const;
+  void backward(ops::Context& context, TensorView g, const BlockPlace& place, const BlockSaved& saved,
+                const BlockScratch& scratch) const;
+
+ private:
+  void norm(ops::Context&, const Weight& gain, const Weight& bias, TensorView x, TensorView delta,
+            TensorView x_out, TensorView y, TensorView rstd, TensorView mean) const;
+  void norm_backward(ops::Context&, const Weight& gain, const Weight& bias, TensorView x, TensorView rstd,
+                     TensorView mean, TensorView dy, TensorView g) const;
+  void activate(ops::Context&, const BlockSaved&) const;
+  void attention_part(ops::Context&, const BlockPlace&, const BlockSaved&) const;
+
+  const ModelSpec& spec_;
+  BlockWeights w_;
+  BlockShape shape_;
+};
+
+// y = x W^T + b on flattened rows
+void linear(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x, TensorView y);
+void linear_backward(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x,
+                     TensorView dy, TensorView dx);
+
+}  // namespace stoker::nn

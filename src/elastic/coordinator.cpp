@@ -1,0 +1,273 @@
+#include "elastic/coordinator.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <fstream>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "elastic/coordinator.grpc.pb.h"
+#include "io/atomic_write.h"
+#include "net/tls_identity.h"
+
+namespace stoker::elastic {
+namespace {
+
+using std::chrono::milliseconds;
+constexpr auto kTick = milliseconds(50);
+constexpr double kGateCall_s = 5;  // a gate call answers "again" after this, so a dead client is noticed
+constexpr uint64_t kKeptGenerations = 3;
+
+WorkerInfo from_wire(const wire::WorkerInfo& in) {
+  return {in.worker(), in.host(), in.pid(), in.address(), in.memory_domain()};
+}
+void to_wire(const WorkerInfo& in, wire::WorkerInfo* out) {
+  out->set_worker(in.worker);
+  out->set_host(in.host);
+  out->set_pid(in.pid);
+  out->set_address(in.address);
+  out->set_memory_domain(in.memory_domain);
+}
+Pulse from_wire(const wire::Pulse& in) {
+  return {in.step(), in.phase(), in.phase_age_s(), in.last_call(), in.compute_s_per_leaf(), in.steps_done()};
+}
+
+}  // namespace
+
+struct Coordinator::Impl final : public wire::Coordinator::Service {
+  explicit Impl(CoordinatorConfig c) : config(std::move(c)), membership(config.membership, system_clock()) {
+    net::check_token(config.token);
+    if (!config.state_file.empty() && io::real_file_system().exists(config.state_file))
+      membership.load(io::read_text(io::real_file_system(), config.state_file));
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
+                               0);  // a second coordinator must fail, not share the port
+    builder.AddListeningPort(
+        config.listen.text(),
+        net::server_credentials(net::wants_tls(config.tls, config.listen.host), config.token), &port);
+    builder.RegisterService(this);
+    builder.SetMaxReceiveMessageSize(64 << 20);
+    server = builder.BuildAndStart();
+    if (server == nullptr || port == 0)
+      fail(ErrorKind::kUsage,
+           "coordinator: cannot listen on {}. The address is not this machine's or the port is taken.",
+           config.listen.text());
+    config.listen.port = port;
+    ticker = std::thread([this] { run_ticker(); });
+  }
+
+  ~Impl() override {
+    {
+      std::lock_guard lock(mutex);
+      ending = true;
+      changed.notify_all();
+    }
+    ticker.join();
+    server->Shutdown(std::chrono::system_clock::now() + milliseconds(200));
+    server->Wait();
+  }
+
+  void run_ticker() {
+    std::unique_lock lock(mutex);
+    while (!ending) {
+      membership.tick();
+      publish();
+      changed.wait_for(lock, kTick);
+    }
+    publish();
+  }
+
+  // With the lock: wakes waiting calls, writes what is new. A full disk must not stop the run: it is said
+  // once a minute.
+  void publish() {
+    if (membership.generation() != seen_generation) {
+      seen_generation = membership.generation();
+      std::erase_if(values,
+                    [&](const auto& v) { return v.second.generation + kKeptGenerations < seen_generation; });
+    }
+    const auto events = membership.events_after(last_event);
+    if (!events.empty()) {
+      last_event = events.back().number;
+      changed.notify_all();
+      if (!config.events_file.empty()) {
+        std::ofstream out(config.events_file, std::ios::app);
+        for (const Event& e : events) out << e.json() << "\n";
+      }
+    }
+    if (membership.changes() == saved_changes || config.state_file.empty()) return;
+    try {
+      io::write_file_atomic(io::real_file_system(), config.state_file, membership.save());
+      saved_changes = membership.changes();
+    } catch (const Error& e) {
+      const double now = monotonic_s();
+      if (now < next_complaint_s) return;
+      next_complaint_s = now + 60;
+      membership.note("note", "", fmt::format("the coordinator's state cannot be written: {}", e.what()));
+    }
+  }
+
+  template <typename Body>
+  grpc::Status guarded(const grpc::ServerContext& context, const Body& body) {
+    if (!net::has_token(context, config.token))
+      return {grpc::StatusCode::UNAUTHENTICATED, "wrong or missing token"};
+    try {
+      std::unique_lock lock(mutex);
+      body(lock);
+      publish();
+      return grpc::Status::OK;
+    } catch (const Error& e) {
+      return {e.kind() == ErrorKind::kUsage ? grpc::StatusCode::INVALID_ARGUMENT : grpc::StatusCode::INTERNAL,
+              e.what()};
+    }
+  }
+
+  grpc::Status Heartbeat(grpc::ServerContext* context, const wire::HeartbeatRequest* in,
+                         wire::HeartbeatReply* out) override {
+    return guarded(*context, [&](auto&) {
+      const HeartbeatAnswer a =
+          membership.heartbeat(from_wire(in->who()), in->generation(), from_wire(in->pulse()));
+      out->set_generation(a.generation);
+      out->set_fenced(a.fenced);
+      out->set_why(a.why);
+      out->set_regroup_now(a.regroup_now);
+      out->set_regroup_soon(a.regroup_soon);
+      out->set_stop(a.stop);
+    });
+  }
+
+  grpc::Status Form(grpc::ServerContext* context, const wire::FormRequest* in,
+                    wire::FormReply* out) override {
+    return guarded(*context, [&](std::unique_lock<std::mutex>& lock) {
+      membership.arrive(from_wire(in->who()), in->generation(), from_wire(in->pulse()), in->state());
+      publish();
+      const double end = monotonic_s() + kGateCall_s;
+      GateAnswer answer;
+      for (;;) {
+        answer = membership.gate(in->who().worker());
+        if (answer.outcome != GateAnswer::Outcome::kWait || ending || monotonic_s() >= end) break;
+        if (context->IsCancelled()) {
+          membership.withdraw(in->who().worker());
+          break;
+        }
+        changed.wait_for(lock, kTick);
+      }
+      fill(answer, out);
+    });
+  }
+
+  static void fill(const GateAnswer& answer, wire::FormReply* out) {
+    using Outcome = GateAnswer::Outcome;
+    out->set_outcome(answer.outcome == Outcome::kFormed     ? wire::FormReply::FORMED
+                     : answer.outcome == Outcome::kFenced   ? wire::FormReply::FENCED
+                     : answer.outcome == Outcome::kReleased ? wire::FormReply::RELEASED
+                     : answer.outcome == Outcome::kStopped  ? wire::FormReply::STOPPED
+                                                            : wire::FormReply::RETRY);
+    out->set_generation(answer.generation);
+    out->set_rank(answer.rank);
+    out->set_why(answer.why);
+    for (const Member& m : answer.members) {
+      wire::Member* member = out->add_members();
+      to_wire(m.who, member->mutable_who());
+      member->set_rank(m.rank);
+      member->set_previous_rank(m.previous_rank);
+      member->set_state(m.state);
+    }
+  }
+
+  grpc::Status Accuse(grpc::ServerContext* context, const wire::AccuseRequest* in, wire::Empty*) override {
+    return guarded(*context, [&](auto&) {
+      membership.accuse(in->worker(), in->generation(), in->accused(), in->what());
+    });
+  }
+  grpc::Status Exited(grpc::ServerContext* context, const wire::ExitRequest* in, wire::Empty*) override {
+    return guarded(*context, [&](auto&) { membership.ended(in->worker(), in->exit_code(), in->signal()); });
+  }
+  grpc::Status Leave(grpc::ServerContext* context, const wire::LeaveRequest* in, wire::Empty*) override {
+    return guarded(*context, [&](auto&) { membership.leave(in->worker(), in->finished()); });
+  }
+  grpc::Status MayCommit(grpc::ServerContext* context, const wire::CommitRequest* in,
+                         wire::CommitReply* out) override {
+    return guarded(*context, [&](auto&) {
+      std::string why;
+      out->set_allowed(membership.may_commit(in->worker(), in->generation(), &why));
+      out->set_why(why);
+    });
+  }
+  grpc::Status Put(grpc::ServerContext* context, const wire::PutRequest* in, wire::Empty*) override {
+    return guarded(*context, [&](auto&) {
+      values[in->key()] = {in->value(), in->generation()};
+      changed.notify_all();
+    });
+  }
+  grpc::Status Get(grpc::ServerContext* context, const wire::GetRequest* in, wire::GetReply* out) override {
+    return guarded(*context, [&](std::unique_lock<std::mutex>& lock) {
+      const double end = monotonic_s() + std::min(in->wait_s(), kGateCall_s);
+      for (;;) {
+        const auto found = values.find(in->key());
+        if (found != values.end()) {
+          out->set_found(true);
+          out->set_value(found->second.value);
+          return;
+        }
+        if (in->generation() != 0 && in->generation() < membership.generation())
+          return out->set_outdated(true);
+        if (ending || context->IsCancelled() || monotonic_s() >= end) return;
+        changed.wait_for(lock, kTick);
+      }
+    });
+  }
+  grpc::Status Scale(grpc::ServerContext* context, const wire::ScaleRequest* in, wire::Empty*) override {
+    return guarded(*context, [&](auto&) { membership.scale(in->workers()); });
+  }
+  grpc::Status Stop(grpc::ServerContext* context, const wire::StopRequest* in, wire::Empty*) override {
+    return guarded(*context, [&](auto&) { membership.stop(in->why()); });
+  }
+  grpc::Status Note(grpc::ServerContext* context, const wire::NoteRequest* in, wire::Empty*) override {
+    return guarded(*context, [&](auto&) { membership.note(in->kind(), in->worker(), in->text()); });
+  }
+  grpc::Status Status(grpc::ServerContext* context, const wire::StatusRequest* in,
+                      wire::StatusReply* out) override {
+    return guarded(*context, [&](auto&) {
+      auto j = nlohmann::json::parse(membership.status_json());
+      j["events"] = nlohmann::json::array();
+      for (const Event& e : membership.events_after(in->events_after()))
+        j["events"].push_back(nlohmann::json::parse(e.json()));
+      out->set_json(j.dump());
+    });
+  }
+
+  struct Value {
+    std::string value;
+    uint64_t generation = 0;
+  };
+  CoordinatorConfig config;
+  std::mutex mutex;
+  std::condition_variable changed;
+  Membership membership;
+  std::map<std::string, Value> values;
+  uint64_t seen_generation = 0, saved_changes = 0;
+  int64_t last_event = 0;
+  double next_complaint_s = 0;
+  bool ending = false;
+  std::unique_ptr<grpc::Server> server;
+  std::thread ticker;
+};
+
+Coordinator::Coordinator(CoordinatorConfig config) : impl_(std::make_unique<Impl>(std::move(config))) {}
+Coordinator::~Coordinator() = default;
+net::Address Coordinator::address() const { return impl_->config.listen; }
+bool Coordinator::finished() const {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->membership.finished();
+}
+bool Coordinator::nobody_left() const {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->membership.nobody_left();
+}
+
+}  // namespace stoker::elastic

@@ -1,0 +1,237 @@
+#include "elastic/membership.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+
+namespace stoker::elastic {
+namespace {
+
+class FakeClock final : public Clock {
+ public:
+  double now_s() const override { return now; }
+  double unix_s() const override { return 1e9 + now; }
+  void sleep_s(double s) override { now += s; }
+  double now = 100;
+};
+
+WorkerInfo worker(const std::string& name) {
+  return {name, "host-" + name, 1000 + name.back(), "127.0.0.1", "here"};
+}
+
+struct World {
+  explicit World(int target, int minimum = 1)
+      : membership({.run = "r", .target = target, .minimum = minimum}, clock) {}
+  void arrive(const std::string& name, uint64_t generation = 0) {
+    membership.arrive(worker(name), generation, {}, "state of " + name);
+  }
+  void pass_time(double s, const std::vector<std::string>& alive) {
+    for (double t = 0; t < s; t += 0.25) {
+      clock.now += 0.25;
+      for (const auto& name : alive) membership.heartbeat(worker(name), membership.generation(), pulse);
+      membership.tick();
+    }
+  }
+  std::string last_event(const std::string& kind) {
+    std::string text;
+    for (const Event& e : membership.events_after(0))
+      if (e.kind == kind) text = e.text;
+    return text;
+  }
+  FakeClock clock;
+  Pulse pulse;
+  Membership membership;
+};
+using Outcome = GateAnswer::Outcome;
+
+TEST(Membership, FormsWhenTheWantedNumberHasCome) {
+  World run(3);
+  run.arrive("a");
+  run.arrive("b");
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kWait);
+  run.arrive("c");
+  for (const char* name : {"a", "b", "c"}) {
+    const GateAnswer g = run.membership.gate(name);
+    EXPECT_EQ(g.outcome, Outcome::kFormed);
+    EXPECT_EQ(g.generation, 1u);
+    ASSERT_EQ(g.members.size(), 3u);
+    EXPECT_EQ(g.members[static_cast<size_t>(g.rank)].who.worker, name);
+  }
+  EXPECT_EQ(run.membership.gate("b").members[0].state, "state of a");
+}
+
+TEST(Membership, StartsWithFewerAfterAWhileButNotBelowTheMinimum) {
+  World run(4, 2);
+  run.arrive("a");
+  run.pass_time(30, {"a"});
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kWait);
+  run.arrive("b");
+  run.pass_time(1, {"a", "b"});
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kFormed);
+}
+
+TEST(Membership, TheKilledOneIsNamedAndTheSurvivorsGoOn) {
+  World run(3);
+  for (const char* n : {"a", "b", "c"}) run.arrive(n);
+  Pulse p{17, "backward", 0.1, "in tree_all_reduce #5", 0, 17};
+  run.membership.heartbeat(worker("b"), 1, p);
+  run.membership.ended("b", 0, 9);
+  const std::string text = run.last_event("ended");
+  for (const char* part : {"rank 1", "host-b", "signal 9", "backward", "step 17", "tree_all_reduce #5"})
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  EXPECT_TRUE(run.membership.heartbeat(worker("a"), 1, p).regroup_now);
+  run.arrive("c", 1);
+  EXPECT_EQ(run.membership.gate("c").outcome, Outcome::kWait);
+  run.arrive("a", 1);
+  EXPECT_EQ(run.membership.gate("c").outcome, Outcome::kFormed);
+  EXPECT_EQ(run.membership.gate("c").rank, 1);
+  EXPECT_EQ(run.membership.gate("c").members[1].previous_rank, 2);
+  // The zombie wakes up: it can neither beat, nor join, nor commit.
+  EXPECT_TRUE(run.membership.heartbeat(worker("b"), 1, p).fenced);
+  run.arrive("b", 1);
+  EXPECT_EQ(run.membership.gate("b").outcome, Outcome::kFenced);
+  std::string why;
+  EXPECT_FALSE(run.membership.may_commit("b", 1, &why));
+  EXPECT_NE(why.find("signal 9"), std::string::npos);
+  EXPECT_TRUE(run.membership.may_commit("a", 1, &why));
+}
+
+TEST(Membership, TheSilentOneIsPutOut) {
+  World run(2);
+  run.arrive("a");
+  run.arrive("b");
+  run.pass_time(4, {"a"});
+  EXPECT_NE(run.last_event("silent").find("host-b"), std::string::npos);
+  run.arrive("a", 1);
+  EXPECT_EQ(run.membership.gate("a").members.size(), 1u);
+}
+
+TEST(Membership, TheStuckOneIsPutOutThoughItsHeartBeats) {
+  World run(3);
+  for (const char* n : {"a", "b", "c"}) run.arrive(n);
+  run.arrive("a", 1);
+  run.arrive("b", 1);
+  run.pass_time(7, {"a", "b", "c"});
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kWait);
+  run.pass_time(2, {"a", "b", "c"});
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kFormed);
+  EXPECT_NE(run.last_event("stuck").find("host-c"), std::string::npos);
+}
+
+TEST(Membership, ABadLinkCostsTheEndThatIsAccusedTwice) {
+  World run(3);
+  for (const char* n : {"a", "b", "c"}) run.arrive(n);
+  for (uint64_t generation : {uint64_t{1}, uint64_t{2}}) {
+    run.membership.accuse("a", generation, "c", "no answer");
+    run.membership.accuse("b", generation, "c", "no answer");
+    for (const char* n : {"a", "b", "c"}) run.arrive(n, generation);
+  }
+  EXPECT_NE(run.last_event("link").find("host-c"), std::string::npos);
+  EXPECT_EQ(run.membership.gate("a").members.size(), 2u);
+}
+
+TEST(Membership, AFinishedStepClearsTheAccusations) {
+  World run(2);
+  run.arrive("a");
+  run.arrive("b");
+  run.membership.accuse("a", 1, "b", "no answer");
+  run.arrive("a", 1);
+  run.arrive("b", 1);
+  run.pulse.step = 5;
+  run.pass_time(1, {"a", "b"});
+  run.membership.accuse("a", 2, "b", "no answer");
+  run.arrive("a", 2);
+  run.arrive("b", 2);
+  EXPECT_EQ(run.membership.gate("b").outcome, Outcome::kFormed);
+  EXPECT_EQ(run.membership.gate("b").members.size(), 2u);
+}
+
+TEST(Membership, GrowsAndShrinksOnRequest) {
+  World run(2);
+  run.arrive("a");
+  run.arrive("b");
+  run.arrive("c");
+  EXPECT_EQ(run.membership.gate("c").outcome, Outcome::kWait);  // a spare
+  EXPECT_FALSE(run.membership.heartbeat(worker("a"), 1, {}).regroup_soon);
+  run.membership.scale(3);
+  EXPECT_TRUE(run.membership.heartbeat(worker("a"), 1, {}).regroup_soon);
+  run.arrive("a", 1);
+  run.arrive("b", 1);
+  EXPECT_EQ(run.membership.gate("c").outcome, Outcome::kFormed);
+  EXPECT_EQ(run.membership.gate("c").rank, 2);
+  run.membership.scale(1);
+  EXPECT_TRUE(run.membership.heartbeat(worker("a"), 2, {}).regroup_soon);
+  for (const char* n : {"a", "b", "c"}) run.arrive(n, 2);
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kFormed);
+  EXPECT_EQ(run.membership.gate("c").outcome, Outcome::kReleased);
+  EXPECT_THROW(run.membership.scale(0), Error);
+}
+
+TEST(Membership, WaitsBelowTheMinimum) {
+  World run(2, 2);
+  run.arrive("a");
+  run.arrive("b");
+  run.membership.ended("b", 1, 0);
+  run.arrive("a", 1);
+  run.pass_time(60, {"a"});
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kWait);
+  run.arrive("c");
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kFormed);
+}
+
+TEST(Membership, TheSlowOneIsNamedWithinTwentySteps) {
+  World run(3);
+  for (const char* n : {"a", "b", "c"}) run.arrive(n);
+  uint64_t named_at = 0;
+  for (uint64_t step = 1; step <= 20; ++step)
+    for (const char* n : {"a", "b", "c"}) {
+      run.membership.heartbeat(worker(n), 1,
+                               {static_cast<int64_t>(step), "forward", 0, "", n[0] == 'b' ? 0.2 : 0.1, step});
+      if (named_at == 0 && !run.last_event("slow").empty()) named_at = step;
+    }
+  EXPECT_GT(named_at, 0u);
+  EXPECT_LE(named_at, 20u);
+  EXPECT_NE(run.last_event("slow").find("host-b"), std::string::npos);
+  EXPECT_EQ(run.membership.gate("b").outcome, Outcome::kFormed);  // named, not put out
+}
+
+TEST(Membership, ComesBackFromItsStateAsIfItHadNotBeenAway) {
+  World run(2);
+  run.arrive("a");
+  run.arrive("b");
+  run.arrive("z");
+  run.membership.ended("z", 1, 0);
+  World again(2);
+  again.membership.load(run.membership.save());
+  EXPECT_EQ(again.membership.generation(), 1u);
+  EXPECT_FALSE(again.membership.heartbeat(worker("a"), 1, {}).regroup_now);
+  EXPECT_TRUE(again.membership.heartbeat(worker("z"), 1, {}).fenced);
+  again.pass_time(4, {"a"});  // b died while the coordinator was away
+  EXPECT_NE(again.last_event("silent").find("host-b"), std::string::npos);
+  EXPECT_THROW(again.membership.load("{}"), Error);
+  EXPECT_THROW(again.membership.load("not json"), Error);
+}
+
+TEST(Membership, ACoordinatorWithoutStateLearnsTheGenerationFromTheLiving) {
+  World run(2);
+  run.membership.heartbeat(worker("a"), 7, {});
+  run.membership.heartbeat(worker("b"), 7, {});
+  run.arrive("a", 7);
+  run.arrive("b", 7);
+  EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kFormed);
+  EXPECT_EQ(run.membership.gate("a").generation, 8u);
+}
+
+TEST(Membership, FinishingIsNotAFailure) {
+  World run(2);
+  run.arrive("a");
+  run.arrive("b");
+  run.membership.leave("a", true);
+  EXPECT_TRUE(run.membership.finished());
+  EXPECT_FALSE(run.membership.heartbeat(worker("b"), 1, {}).regroup_now);
+  run.membership.leave("b", true);
+  EXPECT_TRUE(run.membership.nobody_left());
+}
+
+}  // namespace
+}  // namespace stoker::elastic

@@ -20,6 +20,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "stoker " STOKER_VERSION);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
+  add_data(app);
   add_doctor(app);
   add_report(app);
   add_bench(app);

@@ -33,6 +33,9 @@ void PieceCounter::grow() {
 }
 
 void PieceCounter::merge(const PieceCounter& other) {
+  // The other table hands its keys over in the order of their hashes: into a small table they would all pile
+  // up at its start.
+  while (slots_.size() < other.slots_.size()) grow();
   for (const Slot& s : other.slots_)
     if (s.count) add_key(s.key, s.count);
   for (const auto& [piece, count] : other.long_) add_long(piece, count);

@@ -77,4 +77,10 @@ size_t last_safe_cut(std::string_view text, size_t limit) {
   return 0;
 }
 
+size_t first_safe_cut(std::string_view text, size_t from) {
+  for (size_t i = from ? from : 1; i < text.size(); ++i)
+    if (is_safe_cut(text[i - 1], text[i])) return i;
+  return text.size();
+}
+
 }  // namespace stoker::tokenizer

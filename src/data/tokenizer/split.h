@@ -38,5 +38,7 @@ inline bool is_safe_cut(char before, char after) {
 }
 // The last safe cut in (0, limit], or 0 when there is none.
 size_t last_safe_cut(std::string_view text, size_t limit);
+// The first safe cut at or after `from`, or text.size().
+size_t first_safe_cut(std::string_view text, size_t from);
 
 }  // namespace stoker::tokenizer

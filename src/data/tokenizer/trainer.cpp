@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/stop.h"
+#include "base/threads.h"
 #include "data/tokenizer/merge_search.h"
 #include "data/tokenizer/normalize.h"
 #include "data/tokenizer/piece_counter.h"
@@ -77,6 +78,25 @@ void BpeTrainer::add(std::string_view text) {
   });
   lane->counts.bytes += bytes;
   lane->counts.pieces += pieces;
+}
+
+void BpeTrainer::add_parallel(std::string_view text, const std::function<void(uint64_t)>& done) {
+  constexpr size_t kPart = size_t{1} << 20;
+  std::vector<std::string_view> parts;
+  while (text.size() > kPart) {
+    size_t cut = last_safe_cut(text, kPart);
+    if (!cut) cut = first_safe_cut(text, kPart);
+    if (cut == text.size()) break;
+    parts.push_back(text.substr(0, cut));
+    text.remove_prefix(cut);
+  }
+  if (!text.empty()) parts.push_back(text);
+  parallel_for(static_cast<int64_t>(parts.size()), [&](int64_t i) {
+    if (stop_requested())
+      fail(ErrorKind::kCancelled, "training of the tokenizer was stopped while it read text");
+    add(parts[static_cast<size_t>(i)]);
+    if (done) done(parts[static_cast<size_t>(i)].size());
+  });
 }
 
 BpeTrainer::Counts BpeTrainer::counts() const {

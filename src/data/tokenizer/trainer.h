@@ -44,6 +44,10 @@ class BpeTrainer {
 
   void add(std::string_view text);  // one document (or a part that ends at a safe cut); from any thread
 
+  // A long text, cut at safe cuts and counted on compute_threads() threads; the same result as add(text).
+  // done(bytes) after each part, from any thread. Cancelled: stop_requested().
+  void add_parallel(std::string_view text, const std::function<void(uint64_t bytes)>& done = {});
+
   struct Counts {
     uint64_t bytes = 0, pieces = 0, distinct = 0, skipped_bytes = 0;
   };

@@ -1,0 +1,11 @@
+#include "cli/command.h"
+
+namespace stoker::cli {
+
+void add_data(CLI::App& app) {
+  auto* data = app.add_subcommand("data", "Raw text to clean, tokenised, versioned training data");
+  data->require_subcommand(1);
+  add_data_tokenizer(*data);
+}
+
+}  // namespace stoker::cli

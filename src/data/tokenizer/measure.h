@@ -1,0 +1,28 @@
+// data/tokenizer/measure.h
+// How fast this room is on a given text: what `stoker bench tokenizer` prints. Times are wall time of work in
+// memory.
+#pragma once
+#include <string_view>
+#include <vector>
+
+#include "data/tokenizer/trainer.h"
+
+namespace stoker::tokenizer {
+
+struct TokenizerSpeed {
+  uint64_t bytes = 0, pieces = 0, distinct_pieces = 0, tokens = 0;
+  int train_threads = 0;
+  double count_s = 0, merge_s = 0;  // training: counting pieces, finding merges
+  double split_s = 0;               // one thread, pieces only
+  double encode_first_s = 0;        // one thread, a tokenizer that has encoded nothing yet
+  std::vector<double> encode_s;     // one thread, each further pass over the text
+  double decode_s = 0;              // one thread
+  double train_mb_per_s() const { return static_cast<double>(bytes) / 1e6 / (count_s + merge_s); }
+  double encode_mb_per_s() const;  // of the median pass
+  double encode_first_mb_per_s() const { return static_cast<double>(bytes) / 1e6 / encode_first_s; }
+};
+
+// Trains with `options` on the text, then encodes it passes + 1 times. Internal: the text does not come back.
+TokenizerSpeed measure_tokenizer(std::string_view text, const TrainOptions& options, int passes);
+
+}  // namespace stoker::tokenizer

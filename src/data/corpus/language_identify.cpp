@@ -1,0 +1,31 @@
+#include "data/corpus/language_identify.h"
+
+#include <cld2/public/compact_lang_det.h>
+#include <cld2/public/encodings.h>
+
+#include <algorithm>
+
+namespace stoker::corpus {
+
+Language identify_language(std::string_view text) {
+  Language out;
+  if (text.empty()) return out;
+  const int length = static_cast<int>(std::min<size_t>(text.size(), size_t{1} << 30));
+  const CLD2::CLDHints hints = {nullptr, nullptr, CLD2::UNKNOWN_ENCODING, CLD2::UNKNOWN_LANGUAGE};
+  CLD2::Language languages[3];
+  int percents[3];
+  double scores[3];
+  int text_bytes = 0;
+  bool reliable = false;
+  const CLD2::Language best = CLD2::ExtDetectLanguageSummary(
+      text.data(), length, true, &hints, 0, languages, percents, scores, nullptr, &text_bytes, &reliable);
+  if (best == CLD2::UNKNOWN_LANGUAGE || languages[0] == CLD2::UNKNOWN_LANGUAGE) return out;
+  out.code = CLD2::LanguageCode(languages[0]);
+  std::transform(out.code.begin(), out.code.end(), out.code.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  out.share = static_cast<float>(percents[0]) / 100;
+  out.reliable = reliable;
+  return out;
+}
+
+}  // namespace stoker::corpus

@@ -1,0 +1,20 @@
+// data/corpus/language_identify.h
+// Which language a text is in, by CLD2 (Debian libcld2: letter-quadgram naive Bayes, 83 languages, tables
+// compiled in). fastText's lid.176 is as common, but its model is a file Debian does not ship; CLD2 needs
+// none and is faster. Determinism   a pure function of the text: no state, any thread Input         valid
+// UTF-8; the first 2^30 bytes count
+#pragma once
+#include <string>
+#include <string_view>
+
+namespace stoker::corpus {
+
+struct Language {
+  std::string code = "und";  // BCP 47, lower case ("en", "zh", "zh-hant"); "und" when undecided
+  float share = 0;           // of the text in that language, 0..1
+  bool reliable = false;
+};
+
+Language identify_language(std::string_view text);
+
+}  // namespace stoker::corpus

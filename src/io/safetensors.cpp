@@ -173,9 +173,24 @@ SafetensorsHeader parse_safetensors_header(std::string_view start, uint64_t file
   return header;
 }
 
+namespace {
+// By positional reads, not through the mapping: a device that fails then gives an error instead of a signal.
+SafetensorsHeader read_header(const ReadableFile& file) {
+  std::string start(std::min<uint64_t>(file.size(), kLengthBytes), '\0');
+  file.read_at(0, start.data(), start.size());
+  if (start.size() == kLengthBytes) {
+    const uint64_t header_bytes =
+        std::min({little_endian(start), kMostHeaderBytes, file.size() - kLengthBytes});
+    start.resize(kLengthBytes + header_bytes);
+    file.read_at(kLengthBytes, start.data() + kLengthBytes, header_bytes);
+  }
+  return parse_safetensors_header(start, file.size(), file.path());
+}
+}  // namespace
+
 SafetensorsFile::SafetensorsFile(FileSystem& fs, const std::string& path, Access access)
     : file_(fs.open_read(path, access)),
-      header_(parse_safetensors_header(file_->text(), file_->size(), path)),
+      header_(read_header(*file_)),
       by_name_(index_by_name(header_.tensors)) {}
 
 const TensorEntry* SafetensorsFile::find(std::string_view name) const {

@@ -1,0 +1,3 @@
+if(ROOM_TEST)
+  target_link_libraries(${ROOM_TEST} PRIVATE GTest::gmock)
+endif()

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -268,10 +269,11 @@ std::string write_run_report(io::FileSystem& fs, const std::string& run_director
   const RunLog log = read_run_log(fs, run_directory);
   const std::string recipe_path = io::join(run_directory, "recipe.toml");
   const std::string recipe = fs.exists(recipe_path) ? io::read_text(fs, recipe_path) : std::string();
-  std::string directory = run_directory;
-  while (directory.size() > 1 && directory.back() == '/') directory.pop_back();
+  // "." and "runs/demo/" have a last part too
+  std::filesystem::path directory = std::filesystem::absolute(run_directory).lexically_normal();
+  if (!directory.has_filename()) directory = directory.parent_path();
   const std::string page = io::join(run_directory, "report.html");
-  io::write_file_atomic(fs, page, report_html(log, io::name_of(directory), recipe));
+  io::write_file_atomic(fs, page, report_html(log, directory.filename().string(), recipe));
   return page;
 }
 

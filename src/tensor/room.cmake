@@ -1,0 +1,10 @@
+# The CUDA driver's calls, or the ones that say "built without CUDA": a library of their own (docs/decisions/004-cuda-library.md).
+if(STOKER_CUDA_FOUND)
+  add_library(stoker_tensor_cuda STATIC tensor/cuda/cuda_driver.cpp)
+  target_link_libraries(stoker_tensor_cuda PRIVATE CUDA::cudart_static)
+else()
+  add_library(stoker_tensor_cuda STATIC tensor/cuda/no_cuda.cpp)
+endif()
+target_link_libraries(stoker_tensor_cuda PUBLIC stoker_base)
+target_include_directories(stoker_tensor_cuda PUBLIC ${CMAKE_SOURCE_DIR}/src)
+target_link_libraries(${ROOM_TARGET} PRIVATE stoker_tensor_cuda)

@@ -11,10 +11,10 @@ if(STOKER_NVCC)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 80 90)  # newer devices compile the PTX of 90 when the program first runs there
   endif()
-  set(CMAKE_CUDA_STANDARD 20)
   if(CCACHE)
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
   endif()
+  set(CMAKE_CUDA_STANDARD 17)  # what nvcc sees is plain; CMake 3.25 knows no later one for nvcc 13
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
   set(STOKER_CUDA_FOUND TRUE)

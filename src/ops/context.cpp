@@ -31,8 +31,13 @@ void Context::add_time(std::string_view op, double seconds) {
   it->second.calls += 1;
 }
 
-void Context::no_candidate(std::string_view op, const std::vector<std::string>& refusals) const {
+void Context::no_candidate(std::string_view op, Device device,
+                           const std::vector<std::string>& refusals) const {
   const auto forced = forced_.find(op);
+  if (device.kind != DeviceKind::kCpu && (forced == forced_.end() || !refusals.empty()))
+    fail(ErrorKind::kDevice, "op {}: its tensors are on {}, where no candidate runs: {}. Train on the CPU.",
+         op, to_string(device),
+         refusals.empty() ? "none is written yet" : fmt::format("{}", fmt::join(refusals, "; ")));
   if (forced == forced_.end())
     fail(ErrorKind::kInternal, "op {}: every candidate refused: {}", op, fmt::join(refusals, "; "));
   if (refusals.empty())

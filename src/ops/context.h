@@ -5,6 +5,10 @@
 //              force("rmsnorm=ref") pins one (Usage error when it refuses or is unknown). The first choice
 //              per op is kept with the reasons of those that refused: choices().
 // Time         every op adds its wall time to its phase: op_times(); the step anatomy is made of it.
+// Devices      an op runs where its tensors are: on a CUDA device the CUDA candidates are asked instead, on
+// this Context's
+//              stream; an op without any there fails and says so (Device). Times are then of the launch
+//              alone.
 // Threads      a Context serves one thread at a time; ops spread over base/threads.h.
 // Determinism  an op's result depends on its arguments, the candidate and compute_threads(), never on time or
 // earlier calls.
@@ -18,6 +22,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "ops/device_of.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor_view.h"
 
@@ -60,10 +65,15 @@ class Context {
   void reset_times() { times_.clear(); }
   void add_time(std::string_view op, double seconds);
 
+  Stream stream() const { return stream_; }  // where CUDA candidates queue their work
+  void set_stream(Stream stream) { stream_ = stream; }
+
   template <typename Args>
-  void run(std::string_view op, std::span<const Candidate<Args>> candidates, const Args& args) {
+  void run(std::string_view op, std::span<const Candidate<Args>> candidates, const Args& args,
+           std::span<const Candidate<Args>> cuda_candidates = {}) {
     const double begin = monotonic_s();
-    pick(op, candidates, args).run(*this, args);
+    const Device device = device_of(args);
+    pick(op, device, device.kind == DeviceKind::kCuda ? cuda_candidates : candidates, args).run(*this, args);
     add_time(op, monotonic_s() - begin);
   }
 
@@ -80,7 +90,7 @@ class Context {
 
  private:
   template <typename Args>
-  const Candidate<Args>& pick(std::string_view op, std::span<const Candidate<Args>> candidates,
+  const Candidate<Args>& pick(std::string_view op, Device device, std::span<const Candidate<Args>> candidates,
                               const Args& args) {
     const auto forced = forced_.find(op);
     std::vector<std::string> refusals;
@@ -94,15 +104,17 @@ class Context {
       }
       refusals.push_back(std::string(c.name) + ": " + reason);
     }
-    no_candidate(op, refusals);
+    no_candidate(op, device, refusals);
   }
-  [[noreturn]] void no_candidate(std::string_view op, const std::vector<std::string>& refusals) const;
+  [[noreturn]] void no_candidate(std::string_view op, Device device,
+                                 const std::vector<std::string>& refusals) const;
 
   std::map<std::string, std::string, std::less<>> forced_;
   std::map<std::string, Choice, std::less<>> choices_;
   std::map<std::string, OpTime, std::less<>> times_;
   std::vector<std::unique_ptr<Cache>> caches_;
   Buffer scratch_;
+  Stream stream_;
 };
 
 }  // namespace stoker::ops

@@ -18,43 +18,54 @@
 #include "ops/norm.h"
 #include "ops/rope.h"
 #include "ops/update.h"
+#include "tensor/device_memory.h"
 
 namespace stoker::ops {
 namespace {
 
-// Owns tensors of a case; every random tensor has a stream of its own.
+// Owns tensors of a case, on one device; every random tensor has a stream of its own, the same on any device.
 class Memory {
  public:
-  TensorView zeros(Shape shape, Dtype dtype) {
-    return {buffers_.emplace_back(static_cast<size_t>(shape.count()) * dtype_size(dtype) + 64).data(),
-            shape,
-            dtype,
-            {}};
-  }
+  explicit Memory(Device device = {}) : device_(device) {}
+  TensorView zeros(Shape shape, Dtype dtype) { return make(device_, shape, dtype); }
   TensorView normal(Shape shape, Dtype dtype, float scale = 1) {
-    const TensorView t = zeros(shape, dtype);
+    const TensorView t = make({}, shape, dtype);
     const uint64_t stream = ++stream_;
     for (int64_t i = 0; i < t.count(); ++i)
       put(t, i, scale * random_normal({1, stream}, static_cast<uint64_t>(i)));
-    return t;
+    return there(t);
+  }
+  TensorView positive(Shape shape, Dtype dtype) {
+    const TensorView t = here(normal(shape, dtype));
+    for (int64_t i = 0; i < t.count(); ++i) put(t, i, std::abs(get(t, i)));
+    return there(t);
   }
   TensorView ints(Shape shape, int64_t low, int64_t high) {
-    const TensorView t = zeros(shape, Dtype::kI32);
+    const TensorView t = make({}, shape, Dtype::kI32);
     const uint64_t stream = ++stream_;
     for (int64_t i = 0; i < t.count(); ++i)
       t.as<int32_t>()[i] =
           static_cast<int32_t>(low + static_cast<int64_t>(random_u64({1, stream}, static_cast<uint64_t>(i)) %
                                                           static_cast<uint64_t>(high - low)));
-    return t;
+    return there(t);
   }
-  TensorView copy(TensorView t) {
-    const TensorView c = zeros(t.shape, t.dtype);
-    std::memcpy(c.data, t.data, t.bytes());
-    return c;
-  }
+  TensorView here(TensorView t) { return on({}, t); }  // on the CPU, for looking at
+  TensorView there(TensorView t) { return on(device_, t); }
 
  private:
-  std::vector<Buffer> buffers_;
+  TensorView make(Device device, Shape shape, Dtype dtype) {
+    const size_t bytes = static_cast<size_t>(shape.count()) * dtype_size(dtype) + 64;
+    return {buffers_.emplace_back(device, bytes).data(), shape, dtype, device};
+  }
+  TensorView on(Device device, TensorView t) {
+    if (t.device == device) return t;
+    const TensorView copy = make(device, t.shape, t.dtype);
+    copy_tensor(t, copy);
+    synchronize(device_);
+    return copy;
+  }
+  Device device_;
+  std::vector<DeviceBuffer> buffers_;
   uint64_t stream_ = 0;
 };
 
@@ -68,10 +79,14 @@ void expect_near(TensorView got, TensorView want, double tolerance, const std::s
         << what << " element " << i;
 }
 
+// Cases that ran on a GPU, or would have (TEST(Cuda, ...) at the end tells).
+int cuda_cases = 0, cuda_cases_run = 0;
+
 // Runs `body` once with ref and once with each candidate that this machine has; body returns its outputs.
+// `cuda` names the op's candidate on a GPU: the same body then runs there too.
 using Body = std::function<std::vector<TensorView>(Context&, Memory&)>;
 void compare(const std::string& op, const std::vector<std::string>& candidates, double tolerance,
-             const Body& body) {
+             const Body& body, const std::string& cuda = {}) {
   Memory ref_memory;
   Context ref_context;
   ref_context.force(op + "=ref");
@@ -94,6 +109,17 @@ void compare(const std::string& op, const std::vector<std::string>& candidates, 
     for (size_t i = 0; i < want.size(); ++i)
       expect_near(got[i], want[i], tolerance, op + "=" + name + " output " + std::to_string(i));
   }
+  if (cuda.empty()) return;
+  ++cuda_cases;
+  if (!why_unusable(DeviceKind::kCuda).empty()) return;
+  Memory memory({DeviceKind::kCuda, 0});
+  Context context;
+  context.force(op + "=" + cuda);
+  const std::vector<TensorView> got = body(context, memory);
+  synchronize({DeviceKind::kCuda, 0});
+  for (size_t i = 0; i < want.size(); ++i)
+    expect_near(memory.here(got[i]), want[i], tolerance, op + "=" + cuda + " output " + std::to_string(i));
+  ++cuda_cases_run;
 }
 
 const std::vector<std::string> kRowwise{"avx512", "avx2"};
@@ -108,24 +134,33 @@ TEST_P(ByType, Linear) {
     const double tolerance = static_cast<double>(std::max({k, n, m})) * 0x1p-24 * 10 *
                              std::sqrt(static_cast<double>(std::max({k, n, m})));
     for (const Dtype out : {t, Dtype::kF32})
-      compare("linear_forward", {"onednn"}, tolerance, [&](Context& c, Memory& r) {
-        LinearForward a{r.normal({m, k}, t), r.normal({n, k}, t), r.normal({n}, Dtype::kF32),
-                        r.zeros({m, n}, out)};
-        linear_forward(c, a);
-        return std::vector{a.y};
-      });
+      compare(
+          "linear_forward", {"onednn"}, tolerance,
+          [&](Context& c, Memory& r) {
+            LinearForward a{r.normal({m, k}, t), r.normal({n, k}, t), r.normal({n}, Dtype::kF32),
+                            r.zeros({m, n}, out)};
+            linear_forward(c, a);
+            return std::vector{a.y};
+          },
+          "cublaslt");
     for (const Accumulate how : {Accumulate::kOverwrite, Accumulate::kAdd}) {
-      compare("linear_backward_input", {"onednn"}, tolerance, [&](Context& c, Memory& r) {
-        LinearBackwardInput a{r.normal({m, n}, t), r.normal({n, k}, t), r.normal({m, k}, t), how};
-        linear_backward_input(c, a);
-        return std::vector{a.dx};
-      });
-      compare("linear_backward_weight", {"onednn"}, tolerance, [&](Context& c, Memory& r) {
-        LinearBackwardWeight a{r.normal({m, n}, t), r.normal({m, k}, t), r.normal({n, k}, Dtype::kF32),
-                               r.normal({n}, Dtype::kF32), how};
-        linear_backward_weight(c, a);
-        return std::vector{a.dweight, a.dbias};
-      });
+      compare(
+          "linear_backward_input", {"onednn"}, tolerance,
+          [&](Context& c, Memory& r) {
+            LinearBackwardInput a{r.normal({m, n}, t), r.normal({n, k}, t), r.normal({m, k}, t), how};
+            linear_backward_input(c, a);
+            return std::vector{a.dx};
+          },
+          "cublaslt");
+      compare(
+          "linear_backward_weight", {"onednn"}, tolerance,
+          [&](Context& c, Memory& r) {
+            LinearBackwardWeight a{r.normal({m, n}, t), r.normal({m, k}, t), r.normal({n, k}, Dtype::kF32),
+                                   r.normal({n}, Dtype::kF32), how};
+            linear_backward_weight(c, a);
+            return std::vector{a.dweight, a.dbias};
+          },
+          "cublaslt");
     }
   }
 }
@@ -136,40 +171,45 @@ TEST_P(ByType, Norm) {
     for (const auto& [rows, d] : {std::pair<int64_t, int64_t>{1, 1}, {3, 33}, {130, 96}}) {
       const bool layer = form == NormForm::kLayer;
       for (const bool residual : {false, true})
-        compare("norm_forward", kRowwise, 1e-5, [&](Context& c, Memory& r) {
-          NormForward a;
-          a.form = form;
-          a.x = r.normal({rows, d}, t);
-          if (residual) a.delta = r.normal({rows, d}, t), a.x_out = r.zeros({rows, d}, t);
-          a.gain = r.normal({d}, Dtype::kF32);
-          if (layer) a.bias = r.normal({d}, Dtype::kF32), a.mean = r.zeros({rows}, Dtype::kF32);
-          a.y = r.zeros({rows, d}, t);
-          a.rstd = r.zeros({rows}, Dtype::kF32);
-          a.eps = 1e-2f;  // keeps rstd small where a row of one element has no variance
-          norm_forward(c, a);
-          std::vector out{a.y, a.rstd};
-          if (residual) out.push_back(a.x_out);
-          if (layer) out.push_back(a.mean);
-          return out;
-        });
+        compare(
+            "norm_forward", kRowwise, 1e-5,
+            [&](Context& c, Memory& r) {
+              NormForward a;
+              a.form = form;
+              a.x = r.normal({rows, d}, t);
+              if (residual) a.delta = r.normal({rows, d}, t), a.x_out = r.zeros({rows, d}, t);
+              a.gain = r.normal({d}, Dtype::kF32);
+              if (layer) a.bias = r.normal({d}, Dtype::kF32), a.mean = r.zeros({rows}, Dtype::kF32);
+              a.y = r.zeros({rows, d}, t);
+              a.rstd = r.zeros({rows}, Dtype::kF32);
+              a.eps = 1e-2f;  // keeps rstd small where a row of one element has no variance
+              norm_forward(c, a);
+              std::vector out{a.y, a.rstd};
+              if (residual) out.push_back(a.x_out);
+              if (layer) out.push_back(a.mean);
+              return out;
+            },
+            "cuda");
       // dgain sums `rows` products of magnitude up to 5 * 5 * 10
-      compare("norm_backward", kRowwise, static_cast<double>(rows) * 250 * 0x1p-24 + 1e-4,
-              [&](Context& c, Memory& r) {
-                NormBackward a;
-                a.form = form;
-                a.x = r.normal({rows, d}, t);
-                a.gain = r.normal({d}, Dtype::kF32);
-                a.rstd = r.normal({rows}, Dtype::kF32);
-                if (layer) a.mean = r.normal({rows}, Dtype::kF32), a.dbias = r.normal({d}, Dtype::kF32);
-                a.dy = r.normal({rows, d}, t);
-                a.dx = r.normal({rows, d}, t);
-                a.dgain = r.normal({d}, Dtype::kF32);
-                a.dx_accumulate = Accumulate::kAdd;
-                norm_backward(c, a);
-                std::vector out{a.dx, a.dgain};
-                if (layer) out.push_back(a.dbias);
-                return out;
-              });
+      compare(
+          "norm_backward", kRowwise, static_cast<double>(rows) * 250 * 0x1p-24 + 1e-4,
+          [&](Context& c, Memory& r) {
+            NormBackward a;
+            a.form = form;
+            a.x = r.normal({rows, d}, t);
+            a.gain = r.normal({d}, Dtype::kF32);
+            a.rstd = r.normal({rows}, Dtype::kF32);
+            if (layer) a.mean = r.normal({rows}, Dtype::kF32), a.dbias = r.normal({d}, Dtype::kF32);
+            a.dy = r.normal({rows, d}, t);
+            a.dx = r.normal({rows, d}, t);
+            a.dgain = r.normal({d}, Dtype::kF32);
+            a.dx_accumulate = Accumulate::kAdd;
+            norm_backward(c, a);
+            std::vector out{a.dx, a.dgain};
+            if (layer) out.push_back(a.dbias);
+            return out;
+          },
+          "cuda");
     }
 }
 
@@ -340,23 +380,25 @@ TEST_P(ByType, Embedding) {
 TEST(Ops, Updates) {
   const Shape n{70001};
   const Dtype f = Dtype::kF32;
-  compare("adamw", kRowwise, 1e-6, [&](Context& c, Memory& r) {
-    AdamW a{r.normal(n, f),
-            r.normal(n, f),
-            r.normal(n, f),
-            r.normal(n, f),
-            r.zeros(n, Dtype::kBf16),
-            1e-2f,
-            0.9f,
-            0.95f,
-            1e-8f,
-            0.1f,
-            0.5f,
-            3};
-    for (int64_t i = 0; i < n.count(); ++i) put(a.v, i, std::abs(get(a.v, i)));
-    adamw(c, a);
-    return std::vector{a.param, a.m, a.v, a.copy};
-  });
+  compare(
+      "adamw", kRowwise, 1e-6,
+      [&](Context& c, Memory& r) {
+        AdamW a{r.normal(n, f),
+                r.normal(n, f),
+                r.normal(n, f),
+                r.positive(n, f),
+                r.zeros(n, Dtype::kBf16),
+                1e-2f,
+                0.9f,
+                0.95f,
+                1e-8f,
+                0.1f,
+                0.5f,
+                3};
+        adamw(c, a);
+        return std::vector{a.param, a.m, a.v, a.copy};
+      },
+      "cuda");
   compare("sgd", kRowwise, 1e-6, [&](Context& c, Memory& r) {
     Sgd a{r.normal(n, f), r.normal(n, f), r.normal(n, f), r.zeros(n, Dtype::kBf16), 1e-2f, 0.9f, 0.1f, 0.5f};
     sgd(c, a);
@@ -391,6 +433,35 @@ TEST(Context, ForcingSaysWhatIsWrong) {
     EXPECT_EQ(e.kind(), ErrorKind::kUsage);
     EXPECT_NE(std::string(e.what()).find("abacus"), std::string::npos);
   }
+}
+
+// Instantiated last, hence run last: all cases above have been counted.
+class Cuda : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Ops, Cuda, testing::Values(0));
+TEST_P(Cuda, TheSameCasesRunOnAGpu) {
+  const std::string why = why_unusable(DeviceKind::kCuda);
+  if (why.empty()) {
+    EXPECT_EQ(cuda_cases_run, cuda_cases);
+    return;
+  }
+  Context context;
+  Memory r;
+  AdamW a{r.zeros({4}, Dtype::kF32),
+          r.zeros({4}, Dtype::kF32),
+          r.zeros({4}, Dtype::kF32),
+          r.zeros({4}, Dtype::kF32),
+          {}};
+  a.param.device = {DeviceKind::kCuda, 0};  // refused before anything is touched
+  try {
+    adamw(context, a);
+    FAIL() << "ran without a device";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kDevice);
+    EXPECT_NE(std::string(e.what()).find(why), std::string::npos) << e.what();
+  }
+  Sgd none{a.param, a.grad, {}, {}};
+  EXPECT_THROW(sgd(context, none), Error);  // an op without a CUDA candidate
+  GTEST_SKIP() << cuda_cases << " op cases did not run on a GPU: " << why;
 }
 
 }  // namespace

@@ -20,10 +20,8 @@ std::string device_name(Device device) {
 }
 
 DeviceBuffer::DeviceBuffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
-  if (device.kind == DeviceKind::kCpu)
-    host_ = Buffer(bytes);
-  else if (bytes > 0)
-    data_ = cuda::allocate(device.index, bytes);
+  if (device.kind == DeviceKind::kCpu) host_ = Buffer(bytes);
+  else if (bytes > 0) data_ = cuda::allocate(device.index, bytes);
 }
 
 DeviceBuffer::~DeviceBuffer() {
@@ -46,8 +44,7 @@ void copy_tensor(const TensorView& from, const TensorView& to, Stream stream) {
   if (from.bytes() == 0) return;
   if (from.device.kind == DeviceKind::kCpu && to.device.kind == DeviceKind::kCpu)
     std::memcpy(to.data, from.data, from.bytes());
-  else
-    cuda::copy(from.data, to.data, from.bytes(), stream);
+  else cuda::copy(from.data, to.data, from.bytes(), stream);
 }
 
 void synchronize(Device device, Stream stream) {

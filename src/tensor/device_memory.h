@@ -2,7 +2,8 @@
 // Memory that a device owns, and copies to and from it. The CPU is a device too: the same code runs on both.
 // Availability  why_unusable() is empty when a device of the kind can be used, and says why not otherwise:
 //               "built without CUDA", or the driver's words. Cheap after the first call
-// Streams       work on one stream runs in order; copies return before they are done unless one side is host memory
+// Streams       work on one stream runs in order; copies return before they are done unless one side is host
+// memory
 //               (pageable host memory makes a copy wait). synchronize() waits for all work of a stream
 // Errors        Device: no memory left on the device, a kernel failed earlier, no such device
 #pragma once
@@ -14,7 +15,7 @@
 namespace stoker {
 
 std::string why_unusable(DeviceKind kind);
-int device_count(DeviceKind kind);      // 0 when unusable
+int device_count(DeviceKind kind);       // 0 when unusable
 std::string device_name(Device device);  // as its driver calls it
 
 class DeviceBuffer {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "tensor/buffer.h"
+#include "tensor/device_memory.h"
 #include "tensor/tensor_view.h"
 
 namespace stoker {
@@ -43,6 +44,46 @@ TEST(TensorView, Slices) {
   EXPECT_EQ(v.rows(), 4);
   EXPECT_THROW(v.slice_rows(3, 5), Error);
   EXPECT_THROW(v.reshaped({5}), Error);
+}
+
+// One body for every device: what goes there comes back, and memory starts as zeros.
+void round_trip(Device device) {
+  float numbers[3] = {1.5f, -2, 3};
+  DeviceBuffer memory(device, sizeof numbers);
+  const TensorView there{memory.data(), Shape{3}, Dtype::kF32, device};
+  float back[3] = {7, 7, 7};
+  copy_tensor(there, view_of(back, Shape{3}));
+  synchronize(device);
+  EXPECT_EQ(back[0], 0);
+  EXPECT_EQ(back[2], 0);
+  copy_tensor(view_of(numbers, Shape{3}), there);
+  DeviceBuffer moved = std::move(memory);
+  EXPECT_EQ(moved.data(), there.data);
+  EXPECT_EQ(memory.data(), nullptr);
+  copy_tensor(there, view_of(back, Shape{3}));
+  synchronize(device);
+  EXPECT_EQ(back[1], -2);
+  EXPECT_FALSE(device_name(device).empty());
+}
+
+TEST(DeviceMemory, RoundTripsOnTheCpu) {
+  EXPECT_EQ(why_unusable(DeviceKind::kCpu), "");
+  EXPECT_EQ(device_count(DeviceKind::kCpu), 1);
+  round_trip({});
+}
+
+TEST(DeviceMemory, RoundTripsOnAGpuOrSaysWhyNot) {
+  const Device gpu{DeviceKind::kCuda, 0};
+  const std::string why = why_unusable(gpu.kind);
+  EXPECT_EQ(why.empty(), device_count(gpu.kind) > 0);
+  if (why.empty()) return round_trip(gpu);
+  try {
+    DeviceBuffer memory(gpu, 16);
+    FAIL() << "got memory of a device that is not there";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kDevice);
+  }
+  GTEST_SKIP() << "not on a GPU: " << why;
 }
 
 }  // namespace

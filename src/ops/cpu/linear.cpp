@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "ops/cpu/rowwise.h"
+#include "ops/cuda/candidates.h"
 #include "ops/ref/ref.h"
 
 namespace stoker::ops {
@@ -117,18 +118,21 @@ void linear_forward(Context& context, const LinearForward& a) {
   STOKER_CHECK(a.weight.shape.rank() == 2 && a.x.columns() == a.weight.shape[1] &&
                    a.y.columns() == a.weight.shape[0] && a.x.rows() == a.y.rows(),
                "x {} weight {} y {}", to_string(a.x.shape), to_string(a.weight.shape), to_string(a.y.shape));
-  context.run("linear_forward", std::span<const Candidate<LinearForward>>(kForward), a);
+  context.run("linear_forward", std::span<const Candidate<LinearForward>>(kForward), a,
+              cuda::linear_forward_candidates());
 }
 void linear_backward_input(Context& context, const LinearBackwardInput& a) {
   STOKER_CHECK(a.weight.shape.rank() == 2 && a.dx.columns() == a.weight.shape[1] &&
                a.dy.columns() == a.weight.shape[0] && a.dx.rows() == a.dy.rows());
-  context.run("linear_backward_input", std::span<const Candidate<LinearBackwardInput>>(kBackwardInput), a);
+  context.run("linear_backward_input", std::span<const Candidate<LinearBackwardInput>>(kBackwardInput), a,
+              cuda::linear_backward_input_candidates());
 }
 void linear_backward_weight(Context& context, const LinearBackwardWeight& a) {
   STOKER_CHECK(a.dweight.shape.rank() == 2 && a.x.columns() == a.dweight.shape[1] &&
                a.dy.columns() == a.dweight.shape[0] && a.x.rows() == a.dy.rows() &&
                a.dweight.dtype == Dtype::kF32);
-  context.run("linear_backward_weight", std::span<const Candidate<LinearBackwardWeight>>(kBackwardWeight), a);
+  context.run("linear_backward_weight", std::span<const Candidate<LinearBackwardWeight>>(kBackwardWeight), a,
+              cuda::linear_backward_weight_candidates());
 }
 
 }  // namespace stoker::ops

@@ -6,6 +6,7 @@
 
 #include "base/cpu_features.h"
 #include "base/threads.h"
+#include "ops/cuda/candidates.h"
 #include "ops/ref/ref.h"
 
 namespace stoker::ops {
@@ -176,6 +177,7 @@ void bias_gradient(Context& context, const LinearBackwardWeight& a) {
 namespace {
 
 void check_indices(const char* what, const TensorView& indices, int64_t low, int64_t size) {
+  if (indices.device.kind != DeviceKind::kCpu) return;  // a kernel has to look for itself
   const int32_t* p = indices.as<int32_t>();
   for (int64_t i = 0; i < indices.count(); ++i)
     if (p[i] < low || p[i] >= size)
@@ -208,8 +210,9 @@ constexpr Candidate<EmbeddingForward> k_embedding_forward[] = {
     {"gather", cpu::refuses_gather, cpu::embedding_gather}, {"ref", nullptr, ref::embedding_forward}};
 
 template <typename Args, size_t n>
-void run(Context& context, std::string_view op, const Candidate<Args> (&candidates)[n], const Args& args) {
-  context.run(op, std::span<const Candidate<Args>>(candidates), args);
+void run(Context& context, std::string_view op, const Candidate<Args> (&candidates)[n], const Args& args,
+         std::span<const Candidate<Args>> cuda_candidates = {}) {
+  context.run(op, std::span<const Candidate<Args>>(candidates), args, cuda_candidates);
 }
 
 }  // namespace
@@ -219,12 +222,12 @@ void norm_forward(Context& context, const NormForward& a) {
                a.rstd.count() == a.x.rows());
   STOKER_CHECK(static_cast<bool>(a.delta) == static_cast<bool>(a.x_out) &&
                (a.form == NormForm::kLayer) == static_cast<bool>(a.mean));
-  run(context, "norm_forward", k_norm_forward, a);
+  run(context, "norm_forward", k_norm_forward, a, cuda::norm_forward_candidates());
 }
 void norm_backward(Context& context, const NormBackward& a) {
   STOKER_CHECK(a.x.shape == a.dx.shape && a.x.dtype == a.dx.dtype && a.x.dtype == a.dy.dtype &&
                a.gain.count() == a.x.columns());
-  run(context, "norm_backward", k_norm_backward, a);
+  run(context, "norm_backward", k_norm_backward, a, cuda::norm_backward_candidates());
 }
 void fill_rope_table(std::span<const double> frequency, TensorView table) {
   const int64_t half = static_cast<int64_t>(frequency.size());
@@ -266,7 +269,7 @@ void cross_entropy(Context& context, const CrossEntropy& a) {
 void adamw(Context& context, const AdamW& a) {
   STOKER_CHECK(a.param.count() == a.grad.count() && a.m.count() == a.param.count() &&
                a.v.count() == a.param.count());
-  run(context, "adamw", k_adamw, a);
+  run(context, "adamw", k_adamw, a, cuda::adamw_candidates());
 }
 void sgd(Context& context, const Sgd& a) { run(context, "sgd", k_sgd, a); }
 void add_into(Context& context, const AddInto& a) {

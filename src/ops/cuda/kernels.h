@@ -1,6 +1,6 @@
 // ops/cuda/kernels.h
-// What the .cu files offer to the C++ around them: plain numbers in, a kernel on a stream. nvcc sees no other header
-// of ours. Pointers are device memory; `bf16` says what the void pointers hold (f32 otherwise).
+// What the .cu files offer to the C++ around them: plain numbers in, a kernel on a stream. nvcc sees no other
+// header of ours. Pointers are device memory; `bf16` says what the void pointers hold (f32 otherwise).
 // Returns       null, or the CUDA run time's words when the launch failed
 // Determinism   fixed partitions and fixed reduction trees: same arguments, same device, same bits
 #pragma once
@@ -41,8 +41,8 @@ const char* launch_fold_partials(const float* partial, float* y, int64_t blocks,
                                  StreamHandle stream);
 
 // y[m, n] = round(sum[m, n] + bias[n])
-const char* launch_add_bias(const float* sum, const float* bias, void* y, int64_t rows, int64_t columns, bool bf16,
-                            StreamHandle stream);
+const char* launch_add_bias(const float* sum, const float* bias, void* y, int64_t rows, int64_t columns,
+                            bool bf16, StreamHandle stream);
 
 struct AdamWKernel {
   float *param, *m, *v;

@@ -35,9 +35,11 @@ struct Library {
   Library() {
     constexpr char kName[] = "libcublasLt.so." STOKER_STRING(CUBLAS_VER_MAJOR);
     void* library = dlopen(kName, RTLD_NOW | RTLD_LOCAL);
-    if (!library) library = dlopen((std::string(STOKER_CUDA_LIBRARY_DIR) + "/" + kName).c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library)
-      fail(ErrorKind::kDevice, "expected {} of the CUDA toolkit, found none ({}). Install it, or add it to LD_LIBRARY_PATH.",
+      library = dlopen((std::string(STOKER_CUDA_LIBRARY_DIR) + "/" + kName).c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+      fail(ErrorKind::kDevice,
+           "expected {} of the CUDA toolkit, found none ({}). Install it, or add it to LD_LIBRARY_PATH.",
            kName, dlerror());
     find(library, "cublasLtCreate", create);
     find(library, "cublasLtDestroy", destroy);
@@ -57,7 +59,8 @@ struct Library {
   template <typename F>
   static void find(void* library, const char* name, F& function) {
     function = reinterpret_cast<F>(dlsym(library, name));
-    if (!function) fail(ErrorKind::kDevice, "expected {} in cuBLASLt, found none. Is its version the build's?", name);
+    if (!function)
+      fail(ErrorKind::kDevice, "expected {} in cuBLASLt, found none. Is its version the build's?", name);
   }
 };
 
@@ -68,8 +71,8 @@ const Library& lt() {
 
 void check(cublasStatus_t status, const char* what, const ProductShape& s) {
   if (status != CUBLAS_STATUS_SUCCESS)
-    fail(ErrorKind::kDevice, "cuBLASLt: {} failed for {} x {} x {} {}: {}", what, s.m, s.n, s.k, to_string(s.in),
-         lt().status_string(status));
+    fail(ErrorKind::kDevice, "cuBLASLt: {} failed for {} x {} x {} {}: {}", what, s.m, s.n, s.k,
+         to_string(s.in), lt().status_string(status));
 }
 
 cudaDataType_t type(Dtype d) { return d == Dtype::kBf16 ? CUDA_R_16BF : CUDA_R_32F; }
@@ -83,7 +86,8 @@ int alignment_of(const void* p) {
 
 }  // namespace
 
-// cuBLASLt thinks in columns: a row-major [r,c] is a column-major [c,r]. So c^T = b^T a^T is computed, with b first.
+// cuBLASLt thinks in columns: a row-major [r,c] is a column-major [c,r]. So c^T = b^T a^T is computed, with b
+// first.
 struct ProductCache::Plan {
   cublasLtMatmulDesc_t desc = nullptr;
   cublasLtMatrixLayout_t first = nullptr, second = nullptr, result = nullptr;
@@ -109,9 +113,10 @@ ProductCache::~ProductCache() {
 const ProductCache::Plan& ProductCache::plan(const ProductShape& s) {
   if (const auto found = plans_.find(s); found != plans_.end()) return *found->second;
   auto plan = std::make_unique<Plan>();
-  const auto rows_columns = [&](cublasLtMatrixLayout_t& layout, Dtype d, int64_t stored_rows, int64_t stored_columns) {
-    check(lt().layout_create(&layout, type(d), static_cast<uint64_t>(stored_columns), static_cast<uint64_t>(stored_rows),
-                             stored_columns),
+  const auto rows_columns = [&](cublasLtMatrixLayout_t& layout, Dtype d, int64_t stored_rows,
+                                int64_t stored_columns) {
+    check(lt().layout_create(&layout, type(d), static_cast<uint64_t>(stored_columns),
+                             static_cast<uint64_t>(stored_rows), stored_columns),
           "describing a matrix", s);
   };
   rows_columns(plan->first, s.in, s.b_transposed ? s.n : s.k, s.b_transposed ? s.k : s.n);
@@ -120,8 +125,10 @@ const ProductCache::Plan& ProductCache::plan(const ProductShape& s) {
   check(lt().desc_create(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a product", s);
   const cublasOperation_t first_op = s.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t second_op = s.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check(lt().desc_set(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first_op, sizeof first_op), "describing a product", s);
-  check(lt().desc_set(plan->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second_op, sizeof second_op), "describing a product", s);
+  check(lt().desc_set(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first_op, sizeof first_op),
+        "describing a product", s);
+  check(lt().desc_set(plan->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second_op, sizeof second_op),
+        "describing a product", s);
 
   cublasLtMatmulPreference_t preference = nullptr;
   check(lt().preference_create(&preference), "choosing an algorithm", s);
@@ -135,27 +142,30 @@ const ProductCache::Plan& ProductCache::plan(const ProductShape& s) {
   };
   set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace);
   set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions);
-  for (const auto what : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+  for (const auto what :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
     set(what, alignment);
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  check(lt().heuristic(static_cast<cublasLtHandle_t>(handle_), plan->desc, plan->first, plan->second, plan->result,
-                       plan->result, preference, 1, &best, &found),
+  check(lt().heuristic(static_cast<cublasLtHandle_t>(handle_), plan->desc, plan->first, plan->second,
+                       plan->result, plan->result, preference, 1, &best, &found),
         "choosing an algorithm", s);
   if (found == 0) check(CUBLAS_STATUS_NOT_SUPPORTED, "choosing an algorithm", s);
   plan->algorithm = best.algo;
   return *plans_.emplace(s, std::move(plan)).first->second;
 }
 
-void ProductCache::run(Device device, Stream stream, ProductShape shape, const void* a, const void* b, void* c) {
+void ProductCache::run(Device device, Stream stream, ProductShape shape, const void* a, const void* b,
+                       void* c) {
   if (shape.m == 0 || shape.n == 0) return;
-  if (workspace_.bytes() == 0 || !(workspace_.device() == device)) workspace_ = DeviceBuffer(device, kWorkspaceBytes);
+  if (workspace_.bytes() == 0 || !(workspace_.device() == device))
+    workspace_ = DeviceBuffer(device, kWorkspaceBytes);
   shape.alignment = std::min({alignment_of(a), alignment_of(b), alignment_of(c)});
   const Plan& p = plan(shape);
   const float one = 1, keep = shape.add ? 1 : 0;
-  check(lt().matmul(static_cast<cublasLtHandle_t>(handle_), p.desc, &one, b, p.first, a, p.second, &keep, c, p.result, c,
-                    p.result, &p.algorithm, workspace_.data(), kWorkspaceBytes,
+  check(lt().matmul(static_cast<cublasLtHandle_t>(handle_), p.desc, &one, b, p.first, a, p.second, &keep, c,
+                    p.result, c, p.result, &p.algorithm, workspace_.data(), kWorkspaceBytes,
                     static_cast<cudaStream_t>(stream.handle)),
         "multiplying", shape);
 }

@@ -1,6 +1,6 @@
 // ops/cuda/matrix_product.h
-// c[m,n] = sum_k a[m,k] * b[k,n] (+ c) on row-major device memory, through cuBLASLt. The library (several hundred
-// MB) is opened at the first product, so a program that never multiplies on a GPU never maps it.
+// c[m,n] = sum_k a[m,k] * b[k,n] (+ c) on row-major device memory, through cuBLASLt. The library (several
+// hundred MB) is opened at the first product, so a program that never multiplies on a GPU never maps it.
 // Numbers       sums in f32, no TF32; no in-place (atomic) split of k, so the same call gives the same bits
 // Errors        Device: cuBLASLt not found, or it has no algorithm for the shape, or the launch failed
 #pragma once

@@ -13,7 +13,9 @@ constexpr Candidate<Args> kNone[] = {{"cuda", refuse<Args>, nullptr}};
 }  // namespace
 
 std::span<const Candidate<LinearForward>> linear_forward_candidates() { return kNone<LinearForward>; }
-std::span<const Candidate<LinearBackwardInput>> linear_backward_input_candidates() { return kNone<LinearBackwardInput>; }
+std::span<const Candidate<LinearBackwardInput>> linear_backward_input_candidates() {
+  return kNone<LinearBackwardInput>;
+}
 std::span<const Candidate<LinearBackwardWeight>> linear_backward_weight_candidates() {
   return kNone<LinearBackwardWeight>;
 }

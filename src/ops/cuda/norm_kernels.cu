@@ -105,17 +105,17 @@ __global__ void add_bias(const float* sum, const float* bias, T* y, int64_t colu
 }
 
 unsigned column_blocks(int64_t columns) { return static_cast<unsigned>((columns + kBlock - 1) / kBlock); }
-unsigned row_blocks(int64_t rows) { return static_cast<unsigned>((rows + kRowsPerPartial - 1) / kRowsPerPartial); }
+unsigned row_blocks(int64_t rows) {
+  return static_cast<unsigned>((rows + kRowsPerPartial - 1) / kRowsPerPartial);
+}
 cudaStream_t handle(StreamHandle stream) { return static_cast<cudaStream_t>(stream); }
 
 }  // namespace
 
 const char* launch_norm_forward(const NormForwardKernel& k, StreamHandle stream) {
   const unsigned rows = static_cast<unsigned>(k.rows);
-  if (k.bf16)
-    norm_forward<__nv_bfloat16><<<rows, kBlock, 0, handle(stream)>>>(k);
-  else
-    norm_forward<float><<<rows, kBlock, 0, handle(stream)>>>(k);
+  if (k.bf16) norm_forward<__nv_bfloat16><<<rows, kBlock, 0, handle(stream)>>>(k);
+  else norm_forward<float><<<rows, kBlock, 0, handle(stream)>>>(k);
   return launch_error();
 }
 
@@ -140,7 +140,8 @@ const char* launch_column_partials(const void* dy, float* partial, int64_t rows,
     column_partials<<<grid, kBlock, 0, handle(stream)>>>(static_cast<const __nv_bfloat16*>(dy), partial, rows,
                                                          columns);
   else
-    column_partials<<<grid, kBlock, 0, handle(stream)>>>(static_cast<const float*>(dy), partial, rows, columns);
+    column_partials<<<grid, kBlock, 0, handle(stream)>>>(static_cast<const float*>(dy), partial, rows,
+                                                         columns);
   return launch_error();
 }
 
@@ -150,13 +151,11 @@ const char* launch_fold_partials(const float* partial, float* y, int64_t blocks,
   return launch_error();
 }
 
-const char* launch_add_bias(const float* sum, const float* bias, void* y, int64_t rows, int64_t columns, bool bf16,
-                            StreamHandle stream) {
+const char* launch_add_bias(const float* sum, const float* bias, void* y, int64_t rows, int64_t columns,
+                            bool bf16, StreamHandle stream) {
   const dim3 grid(static_cast<unsigned>(rows), column_blocks(columns));
-  if (bf16)
-    add_bias<<<grid, kBlock, 0, handle(stream)>>>(sum, bias, static_cast<__nv_bfloat16*>(y), columns);
-  else
-    add_bias<<<grid, kBlock, 0, handle(stream)>>>(sum, bias, static_cast<float*>(y), columns);
+  if (bf16) add_bias<<<grid, kBlock, 0, handle(stream)>>>(sum, bias, static_cast<__nv_bfloat16*>(y), columns);
+  else add_bias<<<grid, kBlock, 0, handle(stream)>>>(sum, bias, static_cast<float*>(y), columns);
   return launch_error();
 }
 

@@ -16,7 +16,8 @@ void check(const char* error, const char* op) {
 const float* floats(const TensorView& t) { return t ? t.as<float>() : nullptr; }
 bool is_bf16(const TensorView& t) { return t.dtype == Dtype::kBf16; }
 
-// Device memory for one call at a time; calls of one Context run in order on one stream, so they may share it.
+// Device memory for one call at a time; calls of one Context run in order on one stream, so they may share
+// it.
 struct ScratchCache final : Context::Cache {
   DeviceBuffer memory;
   float* take(Device device, int64_t count) {
@@ -58,22 +59,32 @@ void linear_forward(Context& context, const LinearForward& a) {
 }
 
 void linear_backward_input(Context& context, const LinearBackwardInput& a) {
-  const ProductShape shape{a.dy.rows(), a.weight.shape[1], a.dy.columns(), false,      false,
-                           a.accumulate == Accumulate::kAdd, a.dy.dtype,   a.dx.dtype, 0};
-  context.cache<ProductCache>().run(a.dx.device, context.stream(), shape, a.dy.data, a.weight.data, a.dx.data);
+  const ProductShape shape{a.dy.rows(),
+                           a.weight.shape[1],
+                           a.dy.columns(),
+                           false,
+                           false,
+                           a.accumulate == Accumulate::kAdd,
+                           a.dy.dtype,
+                           a.dx.dtype,
+                           0};
+  context.cache<ProductCache>().run(a.dx.device, context.stream(), shape, a.dy.data, a.weight.data,
+                                    a.dx.data);
 }
 
 void linear_backward_weight(Context& context, const LinearBackwardWeight& a) {
   const int64_t rows = a.dy.rows(), n = a.dy.columns();
   const bool add = a.accumulate == Accumulate::kAdd;
   const ProductShape shape{n, a.x.columns(), rows, true, false, add, a.dy.dtype, Dtype::kF32, 0};
-  context.cache<ProductCache>().run(a.dweight.device, context.stream(), shape, a.dy.data, a.x.data, a.dweight.data);
+  context.cache<ProductCache>().run(a.dweight.device, context.stream(), shape, a.dy.data, a.x.data,
+                                    a.dweight.data);
   if (!a.dbias) return;
   float* partial = context.cache<ScratchCache>().take(a.dy.device, partial_blocks(rows) * n);
   if (rows > 0)
     check(launch_column_partials(a.dy.data, partial, rows, n, is_bf16(a.dy), context.stream().handle),
           "linear_backward_weight");
-  check(launch_fold_partials(partial, a.dbias.as<float>(), partial_blocks(rows), n, add, context.stream().handle),
+  check(launch_fold_partials(partial, a.dbias.as<float>(), partial_blocks(rows), n, add,
+                             context.stream().handle),
         "linear_backward_weight");
 }
 
@@ -104,7 +115,8 @@ void norm_backward(Context& context, const NormBackward& a) {
   check(launch_norm_backward(k, stream), "norm_backward");
   check(launch_fold_partials(k.partial_gain, a.dgain.as<float>(), blocks, d, true, stream), "norm_backward");
   if (a.dbias)
-    check(launch_fold_partials(k.partial_bias, a.dbias.as<float>(), blocks, d, true, stream), "norm_backward");
+    check(launch_fold_partials(k.partial_bias, a.dbias.as<float>(), blocks, d, true, stream),
+          "norm_backward");
 }
 
 void adamw(Context& context, const AdamW& a) {
@@ -123,9 +135,11 @@ void adamw(Context& context, const AdamW& a) {
 constexpr Candidate<LinearForward> kLinearForward[] = {
     {"cublaslt", [](const LinearForward& a) { return same_types(a.x, a.weight); }, linear_forward}};
 constexpr Candidate<LinearBackwardInput> kLinearBackwardInput[] = {
-    {"cublaslt", [](const LinearBackwardInput& a) { return same_types(a.dy, a.weight); }, linear_backward_input}};
+    {"cublaslt", [](const LinearBackwardInput& a) { return same_types(a.dy, a.weight); },
+     linear_backward_input}};
 constexpr Candidate<LinearBackwardWeight> kLinearBackwardWeight[] = {
-    {"cublaslt", [](const LinearBackwardWeight& a) { return same_types(a.dy, a.x); }, linear_backward_weight}};
+    {"cublaslt", [](const LinearBackwardWeight& a) { return same_types(a.dy, a.x); },
+     linear_backward_weight}};
 constexpr Candidate<NormForward> kNormForward[] = {
     {"cuda", [](const NormForward& a) { return same_types(a.x, a.y); }, norm_forward}};
 constexpr Candidate<NormBackward> kNormBackward[] = {
@@ -135,8 +149,12 @@ constexpr Candidate<AdamW> kAdamW[] = {{"cuda", unusable<AdamW>, adamw}};
 }  // namespace
 
 std::span<const Candidate<LinearForward>> linear_forward_candidates() { return kLinearForward; }
-std::span<const Candidate<LinearBackwardInput>> linear_backward_input_candidates() { return kLinearBackwardInput; }
-std::span<const Candidate<LinearBackwardWeight>> linear_backward_weight_candidates() { return kLinearBackwardWeight; }
+std::span<const Candidate<LinearBackwardInput>> linear_backward_input_candidates() {
+  return kLinearBackwardInput;
+}
+std::span<const Candidate<LinearBackwardWeight>> linear_backward_weight_candidates() {
+  return kLinearBackwardWeight;
+}
 std::span<const Candidate<NormForward>> norm_forward_candidates() { return kNormForward; }
 std::span<const Candidate<NormBackward>> norm_backward_candidates() { return kNormBackward; }
 std::span<const Candidate<AdamW>> adamw_candidates() { return kAdamW; }

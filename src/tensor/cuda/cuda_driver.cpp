@@ -9,8 +9,8 @@ namespace {
 
 void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess)
-    fail(ErrorKind::kDevice, "CUDA: {} failed: {}. nvidia-smi shows the state of the device and driver.", what,
-         cudaGetErrorString(status));
+    fail(ErrorKind::kDevice, "CUDA: {} failed: {}. nvidia-smi shows the state of the device and driver.",
+         what, cudaGetErrorString(status));
 }
 
 struct Devices {
@@ -52,7 +52,8 @@ void* allocate(int index, size_t bytes) {
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for free memory");
     fail(ErrorKind::kDevice,
-         "cuda:{}: expected {} of free memory, found {} of {}. Use a smaller model, micro-batch or sequence length.",
+         "cuda:{}: expected {} of free memory, found {} of {}. Use a smaller model, micro-batch or sequence "
+         "length.",
          index, human_bytes(static_cast<double>(bytes)), human_bytes(static_cast<double>(free)),
          human_bytes(static_cast<double>(total)));
   }

@@ -1,7 +1,7 @@
 // tensor/cuda/driver.h
-// The few calls that tensor/device_memory.h needs of CUDA. Two implementations: cuda_driver.cpp (with the CUDA
-// toolkit) and no_cuda.cpp (without); the build links one. Every other file of the room is the same in both builds.
-// Errors   Device, with the driver's words; without CUDA: "built without CUDA"
+// The few calls that tensor/device_memory.h needs of CUDA. Two implementations: cuda_driver.cpp (with the
+// CUDA toolkit) and no_cuda.cpp (without); the build links one. Every other file of the room is the same in
+// both builds. Errors   Device, with the driver's words; without CUDA: "built without CUDA"
 #pragma once
 #include <cstddef>
 #include <string>

@@ -5,7 +5,8 @@ namespace stoker::cuda {
 namespace {
 constexpr char kReason[] = "built without CUDA";
 [[noreturn]] void refuse() {
-  fail(ErrorKind::kDevice, "{}: expected a CPU device, found a CUDA one. Use the CPU, or build where nvcc is (./dev gpu).",
+  fail(ErrorKind::kDevice,
+       "{}: expected a CPU device, found a CUDA one. Use the CPU, or build where nvcc is (./dev gpu).",
        kReason);
 }
 }  // namespace

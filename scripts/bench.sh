@@ -2,7 +2,9 @@
 # ./dev bench [step|torch]
 #   step    this machine alone: matrix-product peak, then both 124M shapes (stoker bench step)
 #   torch   (default) the same, interleaved with PyTorch from PyPI in a virtual environment of its own, .venv; writes the
-#           table of docs/bench.md. About ten minutes, most of it torch.compile. --quick skips the compiled peer.
+#           table of docs/bench.md. About ten minutes, most of it torch.compile; --quick leaves the compiled peer out.
+# pip's own configuration applies: an index of CPU builds named there (PIP_EXTRA_INDEX_URL) saves gigabytes.
+#   STOKER_TORCH_PYTHON   a Python that already has torch, used instead of .venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
@@ -11,12 +13,12 @@ case "${1:-}" in step | torch) what=$1; shift ;; esac
 if [ "$what" = step ]; then
   exec build/stoker bench step "$@"
 fi
-if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c 'import torch' 2>/dev/null; then
-  say "making .venv with PyTorch from PyPI (a few hundred MB; CPU build where the index has one)"
+python=${STOKER_TORCH_PYTHON:-.venv/bin/python}
+if ! "$python" -c 'import torch' 2>/dev/null; then
+  [ -z "${STOKER_TORCH_PYTHON:-}" ] || { say "dev bench: $python has no torch"; exit 64; }
+  say "making .venv with PyTorch from PyPI"
   python3 -m venv .venv
-  # The CPU build carries the local version +cpu; an index without it has the default build, which also runs on a CPU.
-  .venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: numpy
-  version=$(.venv/bin/pip download --quiet --disable-pip-version-check --no-deps --dry-run torch 2>/dev/null || true)
-  .venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: torch
+  .venv/bin/pip install --disable-pip-version-check --only-binary :all: --progress-bar off torch numpy | sed -n 's/^Collecting/  fetching/p' >&2
 fi
-exec .venv/bin/python bench/compare_torch.py "$@"
+"$python" -c 'import torch; print("torch", torch.__version__)' >&2
+exec "$python" bench/compare_torch.py "$@"

@@ -5,6 +5,7 @@ namespace stoker::cli {
 void add_bench(CLI::App& app) {
   auto* bench = app.add_subcommand("bench", "Measure this machine and this program, as ratios in one run");
   bench->require_subcommand(1);
+  add_bench_step(*bench);
   add_bench_comm(*bench);
   add_bench_tokenizer(*bench);
 }

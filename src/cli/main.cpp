@@ -22,6 +22,9 @@ int run(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   add_data(app);
   add_doctor(app);
+  add_train(app);
+  add_eval(app);
+  add_sample(app);
   add_report(app);
   add_bench(app);
   add_plan(app);

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "model/decoder.h"
 #include "model/hf_weights.h"
 #include "model/transformer.h"
 #include "spec/hf_config.h"
@@ -137,6 +138,26 @@ TEST_P(GoldenModel, RecomputeGivesTheSameBits) {
       EXPECT_EQ(none.values, other.values);
     }
   }
+}
+
+// The cache changes what is stored, not what is computed: the f32 logits of the two paths differ by summation order alone.
+TEST_P(GoldenModel, DecoderAgreesWithTransformer) {
+  Golden g(GetParam());
+  const auto whole = our_logits(g, Precision::kFp32);
+  nn::ParameterStore store(g.config.model, Precision::kFp32, false);
+  load_hf_weights(g.weights, store);
+  ops::Context context;
+  Decoder decoder(store, g.length, context);
+  const double tolerance = 1e-5 * scale(whole);
+  for (int64_t r = 0; r < g.rows; ++r, decoder.reset())
+    for (int64_t t = 0; t < g.length; ++t) {
+      const auto logits = decoder.next(g.tokens[static_cast<size_t>(r * g.length + t)]);
+      for (size_t v = 0; v < logits.size(); ++v)
+        ASSERT_NEAR(logits[v], whole[static_cast<size_t>(r * g.length + t) * logits.size() + v], tolerance)
+            << "row " << r << " position " << t;
+    }
+  for (int64_t t = 0; t < g.length; ++t) decoder.next(1);
+  EXPECT_THROW(decoder.next(1), Error);
 }
 
 TEST(HfWeights, ErrorsNameTheTensor) {

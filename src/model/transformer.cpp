@@ -75,7 +75,7 @@ size_t Transformer::memory_bytes(const ModelSpec& spec, Precision precision,
   Arena arena;
   take_memory(arena, spec, precision, options);
   const size_t rope =
-      spec.position == PositionKind::kRope ? static_cast<size_t>(spec.max_positions * spec.head_dim) * 4 : 0;
+      spec.position == PositionKind::kRope ? static_cast<size_t>(options.length * spec.head_dim) * 4 : 0;
   return arena.bytes() + rope;
 }
 
@@ -97,8 +97,8 @@ Transformer::Transformer(nn::ParameterStore& store, TransformerOptions options, 
   norm_bias_ = store.find("transformer.ln_f.bias");
   head_ = spec_.tied_embeddings ? embedding_ : store.find("lm_head.weight");
   if (spec_.position == PositionKind::kRope) {
-    rope_memory_ = Buffer(static_cast<size_t>(spec_.max_positions * spec_.head_dim) * 4);
-    rope_table_ = view_of(static_cast<float*>(rope_memory_.data()), {spec_.max_positions, spec_.head_dim});
+    rope_memory_ = Buffer(static_cast<size_t>(options.length * spec_.head_dim) * 4);
+    rope_table_ = view_of(static_cast<float*>(rope_memory_.data()), {options.length, spec_.head_dim});
     ops::fill_rope_table(rope_frequencies(spec_), rope_table_);
   }
 }

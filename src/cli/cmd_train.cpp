@@ -1,0 +1,122 @@
+#include <fmt/core.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/progress.h"
+#include "base/threads.h"
+#include "cli/command.h"
+#include "eval/evaluate.h"
+#include "train/memory_plan.h"
+#include "train/trainer.h"
+
+namespace stoker::cli {
+namespace {
+
+struct Flags {
+  std::string recipe;
+  std::vector<std::string> set;
+  bool dry_run = false, json = false, quiet = false;
+};
+
+void dry_run(const train::Recipe& r, bool json) {
+  const train::MemoryPlan plan = train::memory_plan(r);
+  const int64_t per_step = r.global_batch * r.sequence_length;
+  const double flops = train_flops_per_token(r.model, r.sequence_length);
+  if (json) {
+    nlohmann::json rows = nlohmann::json::array();
+    for (const auto& row : plan.rows) rows.push_back({{"what", row.what}, {"bytes", row.bytes}});
+    fmt::print("{}\n", nlohmann::json{{"parameters", parameter_count(r.model)},
+                                      {"memory_bytes", plan.total()},
+                                      {"memory", rows},
+                                      {"steps", r.steps},
+                                      {"minutes", r.minutes},
+                                      {"tokens_per_step", per_step},
+                                      {"tokens", per_step * r.steps},
+                                      {"flops_per_token", flops}}
+                           .dump(2));
+    return;
+  }
+  fmt::print("model       {} parameters, {} FLOPs a token\n",
+             human_count(static_cast<double>(parameter_count(r.model))), human_count(flops));
+  fmt::print("batch       {} sequences of {} = {} tokens a step, micro-batches of {}\n", r.global_batch,
+             r.sequence_length, per_step, r.micro_batch);
+  if (r.steps)
+    fmt::print("run         {} steps, {} tokens, {} FLOPs\n", r.steps,
+               human_count(static_cast<double>(per_step * r.steps)),
+               human_count(flops * static_cast<double>(per_step * r.steps)));
+  else fmt::print("run         {} minutes; the steps are counted when it starts\n", r.minutes);
+  fmt::print("memory      {}\n", human_bytes(static_cast<double>(plan.total())));
+  for (const auto& row : plan.rows)
+    fmt::print("  {:<24} {:>10}\n", row.what, human_bytes(static_cast<double>(row.bytes)));
+}
+
+train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
+  train::TrainerHooks h;
+  h.quiet = f.quiet;
+  io::FileSystem& fs = io::real_file_system();
+  data::LoaderOptions o;
+  o.split = r.eval_split;
+  o.sequence_length = r.sequence_length;
+  o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
+  o.sequential = true;
+  const data::Dataset dataset = data::Dataset::open(fs, r.data_path);
+  const data::FileRecord& tokenizer = dataset.manifest().tokenizer.file;
+  if (!tokenizer.name.empty())
+    h.tokenizer_json = std::string(fs.open_read(dataset.path_of(tokenizer))->text());
+  if (!dataset.manifest().find_split(r.eval_split)) return h;
+  auto loader = std::make_shared<data::Loader>(fs, r.data_path, o);
+  h.evaluate = [loader, rows = r.micro_batch, windows = r.eval_windows](Transformer& model) {
+    const eval::Score s = eval::evaluate(model, *loader, rows, windows);
+    return train::Evaluation{s.loss, s.bits_per_byte, s.targets};
+  };
+  return h;
+}
+
+void run(const Flags& f) {
+  const train::Recipe recipe = train::load_recipe(f.recipe, f.set);
+  if (recipe.threads) set_compute_threads(recipe.threads);
+  if (f.dry_run) return dry_run(recipe, f.json);
+  train::Trainer trainer(recipe, hooks(recipe, f), io::real_file_system());
+  const train::RunSummary s = trainer.run();
+  if (f.json) {
+    nlohmann::json j{{"steps", s.steps},
+                     {"loss", s.loss},
+                     {"seconds", s.seconds},
+                     {"tokens_per_s", s.tokens_per_s},
+                     {"mfu", s.mfu},
+                     {"checkpoint", s.checkpoint},
+                     {"weights_hash", s.weights_hash}};
+    if (s.evaluation)
+      j["eval"] = {{"loss", s.evaluation->loss}, {"bits_per_byte", s.evaluation->bits_per_byte}};
+    fmt::print("{}\n", j.dump(2));
+    return;
+  }
+  fmt::print("{} steps done in {}: loss {:.4f}, {:.0f} tokens/s, MFU {:.0f} %\n", s.steps,
+             human_duration(s.seconds), s.loss, s.tokens_per_s, s.mfu * 100);
+  if (s.evaluation)
+    fmt::print("held-out loss {:.4f}, {:.4f} bits per byte\n", s.evaluation->loss,
+               s.evaluation->bits_per_byte);
+  fmt::print("weights {} in {}\n", s.weights_hash, s.checkpoint);
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto* cmd =
+      app.add_subcommand("train", "Train a model by a recipe; the same command continues an interrupted run");
+  auto f = std::make_shared<Flags>();
+  cmd->add_option("recipe", f->recipe, "The run as TOML (docs/recipe.md)")->required();
+  cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")
+      ->take_all()
+      ->allow_extra_args(false);
+  cmd->add_flag("--dry-run", f->dry_run, "Print parameters, memory and steps; allocate nothing");
+  cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
+  cmd->add_flag("--quiet", f->quiet, "No progress on stderr");
+  cmd->footer(
+      "Examples:\n  stoker train recipes/demo.toml\n  stoker train recipes/demo.toml --dry-run\n"
+      "  stoker train recipes/demo.toml --set train.steps=100 --set optimizer.learning_rate=1e-3");
+  cmd->callback([f] { run(*f); });
+}
+
+}  // namespace stoker::cli

@@ -1,0 +1,20 @@
+// cli/load_model.h
+// A model for scoring or sampling from whatever a user points at: a run directory, a checkpoint, or a Hugging Face directory.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "nn/parameter_store.h"
+
+namespace stoker::cli {
+
+struct LoadedModel {
+  std::unique_ptr<nn::ParameterStore> store;  // no gradients
+  std::string tokenizer_json;                 // empty: none beside the weights
+  std::string source;                         // what was read
+};
+
+LoadedModel load_model(const std::string& path, Precision precision, ops::Context& context);
+Precision precision_from(const std::string& name);  // Usage: names --precision
+
+}  // namespace stoker::cli

@@ -1,0 +1,24 @@
+// train/memory_plan.h
+// What a run will take, from the same walks that allocate it; nothing is allocated here.
+// Accuracy  the rows are exact; `program` (code, libraries, allocator slack) is a measured constant. Peak resident memory of a run is
+//           within 5 % of total() (tests/memory_test, `stoker train --dry-run`)
+#pragma once
+#include <string>
+#include <vector>
+
+#include "train/recipe.h"
+
+namespace stoker::train {
+
+struct MemoryRow {
+  std::string what;
+  size_t bytes;
+};
+struct MemoryPlan {
+  std::vector<MemoryRow> rows;
+  size_t total() const;
+};
+
+MemoryPlan memory_plan(const Recipe& recipe);
+
+}  // namespace stoker::train

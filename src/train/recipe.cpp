@@ -1,0 +1,329 @@
+#include "train/recipe.h"
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#define TOML_EXCEPTIONS 1
+#include <toml++/toml.h>
+
+#include "io/file_system.h"
+#include "spec/hf_config.h"
+#include "spec/presets.h"
+
+namespace stoker::train {
+namespace {
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t up = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = up;
+    }
+  }
+  return row.back();
+}
+
+// Reads keys and remembers which exist, so that the rest can be refused.
+class Reader {
+ public:
+  Reader(const toml::table& table, std::string file) : table_(table), file_(std::move(file)) {}
+
+  bool has(const std::string& key) {
+    known_.insert(key);
+    return static_cast<bool>(table_.at_path(key));
+  }
+  void text(const std::string& key, std::string& out) {
+    if (!has(key)) return;
+    const auto v = table_.at_path(key).value_exact<std::string>();
+    if (!v) wrong(key, "a string");
+    out = *v;
+  }
+  void number(const std::string& key, double& out, double low, double high) {
+    if (!has(key)) return;
+    const auto node = table_.at_path(key);
+    if (!node.is_number()) wrong(key, "a number");
+    out = *node.value<double>();
+    if (!(out >= low && out <= high)) wrong(key, fmt::format("a number from {} to {}", low, high));
+  }
+  void number(const std::string& key, float& out, double low, double high) {
+    double v = static_cast<double>(out);
+    number(key, v, low, high);
+    out = static_cast<float>(v);
+  }
+  template <typename Int>
+  void whole(const std::string& key, Int& out, int64_t low, int64_t high) {
+    if (!has(key)) return;
+    const auto v = table_.at_path(key).value_exact<int64_t>();
+    if (!v || *v < low || *v > high) wrong(key, fmt::format("a whole number from {} to {}", low, high));
+    out = static_cast<Int>(*v);
+  }
+  void flag(const std::string& key, bool& out) {
+    if (!has(key)) return;
+    const auto v = table_.at_path(key).value_exact<bool>();
+    if (!v) wrong(key, "true or false");
+    out = *v;
+  }
+  template <typename T>
+  void choice(const std::string& key, T& out, const std::vector<std::pair<std::string, T>>& choices) {
+    if (!has(key)) return;
+    const auto v = table_.at_path(key).value_exact<std::string>();
+    std::string names;
+    for (const auto& [name, value] : choices) {
+      if (v && *v == name) {
+        out = value;
+        return;
+      }
+      names += (names.empty() ? "\"" : ", \"") + name + "\"";
+    }
+    wrong(key, "one of " + names);
+  }
+  void refuse_unknown() const { refuse_unknown(table_, ""); }
+  [[noreturn]] void wrong(const std::string& key, const std::string& expected) const {
+    std::ostringstream found;
+    if (const auto node = table_.at_path(key)) node.visit([&](const auto& n) { found << n; });
+    fail(ErrorKind::kUsage, "{}: {} is {}: expected {}", file_, key, found.str(), expected);
+  }
+
+ private:
+  void refuse_unknown(const toml::table& table, const std::string& prefix) const {
+    for (const auto& [k, node] : table) {
+      const std::string key = prefix + std::string(k.str());
+      if (node.is_table()) {
+        refuse_unknown(*node.as_table(), key + ".");
+        continue;
+      }
+      if (known_.contains(key)) continue;
+      const auto nearest = std::min_element(known_.begin(), known_.end(), [&](const auto& a, const auto& b) {
+        return edit_distance(a, key) < edit_distance(b, key);
+      });
+      fail(ErrorKind::kUsage, "{}: unknown key {}. Did you mean {}? docs/recipe.md lists all keys.", file_,
+           key, *nearest);
+    }
+  }
+  const toml::table& table_;
+  std::string file_;
+  std::set<std::string> known_;
+};
+
+toml::table parse_toml(const std::string& text, const std::string& name) {
+  try {
+    return toml::parse(text, name);
+  } catch (const toml::parse_error& e) {
+    fail(ErrorKind::kUsage, "{}:{}:{}: not valid TOML: {}", name, e.source().begin.line,
+         e.source().begin.column, e.description());
+  }
+}
+
+void apply_override(toml::table& table, const std::string& override_text) {
+  const size_t equals = override_text.find('=');
+  if (equals == std::string::npos || equals == 0)
+    fail(ErrorKind::kUsage, "--set \"{}\": expected key=value, for example optimizer.learning_rate=3e-4",
+         override_text);
+  const std::string key = override_text.substr(0, equals), value = override_text.substr(equals + 1);
+  toml::table parsed;
+  try {
+    parsed = toml::parse("v = " + value);
+  } catch (const toml::parse_error&) {
+    parsed.insert_or_assign("v", value);  // a bare word
+  }
+  toml::table* at = &table;
+  size_t begin = 0;
+  for (size_t dot; (dot = key.find('.', begin)) != std::string::npos; begin = dot + 1) {
+    const std::string part = key.substr(begin, dot - begin);
+    if (!at->contains(part)) at->insert(part, toml::table{});
+    at = (*at)[part].as_table();
+    if (!at) fail(ErrorKind::kUsage, "--set {}: {} is a value, not a table", override_text, part);
+  }
+  parsed["v"].visit([&](const auto& node) { at->insert_or_assign(key.substr(begin), node); });
+}
+
+void read_model(Reader& r, Recipe& recipe, const std::string& name) {
+  ModelSpec& m = recipe.model;
+  std::string preset, config;
+  r.text("model.preset", preset);
+  r.text("model.config", config);
+  r.text("model.init_from", recipe.init_from);
+  if (!preset.empty() + !config.empty() + !recipe.init_from.empty() > 1)
+    fail(ErrorKind::kUsage,
+         "{}: model.preset, model.config and model.init_from each name a whole model: give one", name);
+  if (!preset.empty()) m = model_preset(preset);
+  if (!recipe.init_from.empty()) config = recipe.init_from + "/config.json";
+  if (!config.empty()) {
+    const auto file = io::real_file_system().open_read(config);
+    m = parse_hf_config(file->text(), config).model;
+  }
+  r.choice<Family>("model.family", m.family,
+                   {{"gpt2", Family::kGpt2},
+                    {"llama", Family::kLlama},
+                    {"mistral", Family::kMistral},
+                    {"qwen2", Family::kQwen2},
+                    {"qwen3", Family::kQwen3}});
+  if (m.family == Family::kGpt2) {
+    m.norm = NormKind::kLayerNorm, m.activation = ActivationKind::kGelu, m.position = PositionKind::kLearned;
+    m.linear_bias = m.tied_embeddings = true;
+  }
+  if (m.family == Family::kQwen2) m.qkv_bias = true;
+  if (m.family == Family::kQwen3) m.qk_norm = true;
+  constexpr int64_t kBig = 1 << 24;
+  r.whole("model.layers", m.layers, 1, 10000);
+  r.whole("model.hidden", m.hidden, 1, kBig);
+  r.whole("model.heads", m.heads, 1, kBig);
+  r.whole("model.ffn", m.ffn, 1, kBig);
+  r.whole("model.vocab", m.vocab, 1, kBig);
+  r.whole("model.max_positions", m.max_positions, 1, kBig);
+  if (!r.has("model.kv_heads") && !m.kv_heads) m.kv_heads = m.heads;
+  r.whole("model.kv_heads", m.kv_heads, 1, kBig);
+  if (!m.head_dim && m.heads) m.head_dim = m.hidden / m.heads;
+  r.whole("model.head_dim", m.head_dim, 1, kBig);
+  r.flag("model.tied_embeddings", m.tied_embeddings);
+  r.flag("model.qk_norm", m.qk_norm);
+  r.number("model.norm_eps", m.norm_eps, 1e-12, 1);
+  r.number("model.rope_theta", m.rope_theta, 1, 1e12);
+  r.number("model.init_std", recipe.init_std, 0, 10);
+  if (!m.max_positions) m.max_positions = recipe.sequence_length;
+}
+
+void read_train(Reader& r, Recipe& o) {
+  r.whole("train.steps", o.steps, 1, int64_t{1} << 40);
+  r.number("train.minutes", o.minutes, 0.01, 1e6);
+  r.whole("train.global_batch", o.global_batch, 1, 1 << 24);
+  o.micro_batch = std::min<int64_t>(o.global_batch, o.micro_batch);
+  r.whole("train.micro_batch", o.micro_batch, 1, 1 << 20);
+  r.whole("train.virtual_ranks", o.virtual_ranks, 1, 1 << 16);
+  r.choice<Precision>("train.precision", o.precision,
+                      {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}});
+  r.choice<Recompute>(
+      "train.recompute", o.recompute,
+      {{"none", Recompute::kNone}, {"selective", Recompute::kSelective}, {"full", Recompute::kFull}});
+  r.whole("train.seed", o.seed, 0, std::numeric_limits<int64_t>::max());
+  r.whole("train.threads", o.threads, 0, 4096);
+  r.text("train.kernels", o.kernels);
+}
+
+void read_optimizer(Reader& r, Recipe& o) {
+  r.choice<OptimizerKind>(
+      "optimizer.name", o.optimizer.kind,
+      {{"adamw", OptimizerKind::kAdamW}, {"muon", OptimizerKind::kMuon}, {"sgd", OptimizerKind::kSgd}});
+  r.number("optimizer.learning_rate", o.schedule.peak, 0, 100);
+  r.number("optimizer.min_ratio", o.schedule.min_ratio, 0, 1);
+  r.choice<optim::ScheduleKind>("optimizer.schedule", o.schedule.kind,
+                                {{"constant", optim::ScheduleKind::kConstant},
+                                 {"cosine", optim::ScheduleKind::kCosine},
+                                 {"linear", optim::ScheduleKind::kLinear},
+                                 {"wsd", optim::ScheduleKind::kWsd}});
+  r.number("optimizer.warmup_ratio", o.warmup_ratio, 0, 1);
+  r.number("optimizer.decay_ratio", o.decay_ratio, 0, 1);
+  r.number("optimizer.beta1", o.optimizer.beta1, 0, 0.9999);
+  r.number("optimizer.beta2", o.optimizer.beta2, 0, 0.999999);
+  r.number("optimizer.eps", o.optimizer.eps, 0, 1);
+  r.number("optimizer.weight_decay", o.optimizer.weight_decay, 0, 10);
+  r.number("optimizer.momentum", o.optimizer.momentum, 0, 0.9999);
+  r.number("optimizer.clip_norm", o.clip_norm, 0, 1e9);
+}
+
+void read_rest(Reader& r, Recipe& o) {
+  r.text("run.dir", o.run_dir);
+  r.text("data.path", o.data_path);
+  r.text("data.train_split", o.train_split);
+  r.text("data.eval_split", o.eval_split);
+  r.whole("data.sequence_length", o.sequence_length, 2, 1 << 24);
+  r.flag("data.document_masks", o.document_masks);
+  r.whole("eval.every", o.eval_every, 0, int64_t{1} << 40);
+  r.whole("eval.windows", o.eval_windows, 1, int64_t{1} << 40);
+  r.whole("checkpoint.every", o.checkpoint_every, 1, int64_t{1} << 40);
+  r.whole("checkpoint.keep_last", o.keep_last, 1, 1 << 20);
+  const std::vector<std::pair<std::string, Reaction>> reactions{
+      {"skip", Reaction::kSkip}, {"stop", Reaction::kStop}, {"rollback", Reaction::kRollback}};
+  r.choice("policy.on_nan", o.on_nan, reactions);
+  r.choice("policy.on_spike", o.on_spike, reactions);
+  r.number("policy.spike_sigma", o.spike_sigma, 0, 1e6);
+  r.whole("policy.spike_window", o.spike_window, 8, 1 << 20);
+  r.whole("policy.max_skips", o.max_skips, 1, 1 << 20);
+}
+
+void validate(const Recipe& o, const std::string& name) {
+  if (o.data_path.empty())
+    fail(ErrorKind::kUsage, "{}: data.path is missing: the directory that `stoker data prepare` wrote", name);
+  if ((o.steps > 0) == (o.minutes > 0))
+    fail(ErrorKind::kUsage, "{}: give one of train.steps and train.minutes", name);
+  if (!o.model.layers)
+    fail(ErrorKind::kUsage,
+         "{}: no model: give model.preset, model.config, model.init_from, or layers, hidden, heads, ffn and "
+         "vocab",
+         name);
+  stoker::validate(o.model);
+  if (o.sequence_length > o.model.max_positions)
+    fail(ErrorKind::kUsage, "{}: data.sequence_length is {}, above model.max_positions ({})", name,
+         o.sequence_length, o.model.max_positions);
+  if (o.global_batch % (o.micro_batch * o.virtual_ranks))
+    fail(ErrorKind::kUsage,
+         "{}: train.global_batch ({}) is not a multiple of train.micro_batch ({}) x train.virtual_ranks ({})",
+         name, o.global_batch, o.micro_batch, o.virtual_ranks);
+}
+
+}  // namespace
+
+Recipe parse_recipe(const std::string& text, const std::string& name,
+                    const std::vector<std::string>& overrides) {
+  toml::table table = parse_toml(text, name);
+  for (const std::string& o : overrides) apply_override(table, o);
+  Reader r(table, name);
+  Recipe recipe;
+  read_rest(r, recipe);
+  read_model(r, recipe, name);
+  read_train(r, recipe);
+  read_optimizer(r, recipe);
+  r.refuse_unknown();
+  validate(recipe, name);
+  return recipe;
+}
+
+Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides) {
+  const auto file = io::real_file_system().open_read(path);
+  return parse_recipe(std::string(file->text()), path, overrides);
+}
+
+std::string Recipe::identity() const {
+  HfConfig config;
+  config.model = model;
+  const nlohmann::json j{{"model", nlohmann::json::parse(to_hf_config(config))},
+                         {"init_from", init_from},
+                         {"init_std", init_std},
+                         {"seed", seed},
+                         {"threads", threads},
+                         {"train_split", train_split},
+                         {"sequence_length", sequence_length},
+                         {"document_masks", document_masks},
+                         {"steps", steps},
+                         {"global_batch", global_batch},
+                         {"micro_batch", micro_batch},
+                         {"virtual_ranks", virtual_ranks},
+                         {"precision", to_string(precision)},
+                         {"kernels", kernels},
+                         {"optimizer", to_string(optimizer.kind)},
+                         {"beta1", optimizer.beta1},
+                         {"beta2", optimizer.beta2},
+                         {"eps", optimizer.eps},
+                         {"weight_decay", optimizer.weight_decay},
+                         {"momentum", optimizer.momentum},
+                         {"schedule", optim::to_string(schedule.kind)},
+                         {"learning_rate", schedule.peak},
+                         {"min_ratio", schedule.min_ratio},
+                         {"warmup_ratio", warmup_ratio},
+                         {"decay_ratio", decay_ratio},
+                         {"clip_norm", clip_norm},
+                         {"on_nan", static_cast<int>(on_nan)},
+                         {"on_spike", static_cast<int>(on_spike)},
+                         {"spike_sigma", spike_sigma},
+                         {"spike_window", spike_window}};
+  return j.dump();
+}
+
+}  // namespace stoker::train

@@ -1,0 +1,438 @@
+#include "train/trainer.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/progress.h"
+#include "base/stop.h"
+#include "base/threads.h"
+#include "io/atomic_write.h"
+#include "model/hf_weights.h"
+#include "ops/update.h"
+#include "spec/hf_config.h"
+#include "train/peak.h"
+
+namespace stoker::train {
+namespace {
+
+double tree_sum(std::span<const double> x) {
+  if (x.size() == 1) return x[0];
+  const size_t middle = static_cast<size_t>(comm::split_of(0, static_cast<int>(x.size())));
+  return tree_sum(x.first(middle)) + tree_sum(x.subspan(middle));
+}
+
+std::string first_difference(const std::string& saved, const std::string& now) {
+  const auto a = nlohmann::json::parse(saved), b = nlohmann::json::parse(now);
+  for (const auto& [key, value] : a.items())
+    if (!b.contains(key) || b[key] != value)
+      return fmt::format("{} was {} and is now {}", key, value.dump(),
+                         b.contains(key) ? b[key].dump() : "missing");
+  return "a key is new";
+}
+
+data::LoaderOptions training_data(const Recipe& r) {
+  data::LoaderOptions o;
+  o.split = r.train_split;
+  o.sequence_length = r.sequence_length;
+  o.seed = r.seed;
+  o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
+  return o;
+}
+
+}  // namespace
+
+MicroBatch view(const data::Batch& b) {
+  return {b.rows, b.length, b.tokens, b.targets, b.positions, b.document_start};
+}
+
+void resolve_with_dataset(Recipe& recipe, const data::Loader& loader) {
+  const int64_t vocabulary = loader.manifest().tokenizer.vocabulary;
+  if (recipe.model.vocab < vocabulary)
+    fail(ErrorKind::kUsage,
+         "model.vocab is {}, but the dataset's tokenizer has {} tokens: raise model.vocab or leave it out of "
+         "the recipe",
+         recipe.model.vocab, vocabulary);
+}
+
+Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
+    : recipe_(std::move(recipe)),
+      hooks_(std::move(hooks)),
+      fs_(fs),
+      watch_(recipe_.spike_window, recipe_.spike_sigma) {
+  if (recipe_.threads) set_compute_threads(recipe_.threads);
+  recipe_.threads = compute_threads();  // part of the run's identity: another number sums in another order
+  if (!recipe_.kernels.empty()) context_.force(recipe_.kernels);
+  loader_ = std::make_unique<data::Loader>(fs_, recipe_.data_path, training_data(recipe_));
+  resolve_with_dataset(recipe_, *loader_);
+  fs_.make_dirs(recipe_.run_dir);
+  log_ = std::make_unique<RunLog>(recipe_.run_dir + "/log.jsonl");
+  checkpoints_ =
+      std::make_unique<checkpoint::Store>(fs_, recipe_.run_dir + "/checkpoints", recipe_.keep_last);
+  peak_flops_ = measure_peak(context_, recipe_.precision, 0.6);
+  store_ = std::make_unique<nn::ParameterStore>(recipe_.model, recipe_.precision, true);
+  std::vector<optim::OptimizedParameter> parameters;
+  for (const nn::Parameter& p : store_->parameters())
+    parameters.push_back({p.row.name, p.row.role, p.weight.value, p.weight.grad,
+                          recipe_.precision == Precision::kBf16 ? p.weight.compute : TensorView{}});
+  optimizer_ = std::make_unique<optim::Optimizer>(std::move(parameters), recipe_.optimizer);
+  model_ = std::make_unique<Transformer>(
+      *store_, TransformerOptions{recipe_.micro_batch, recipe_.sequence_length, recipe_.recompute, true},
+      context_);
+  if (recipe_.virtual_ranks > 1)
+    tree_ = std::make_unique<comm::TreeAccumulator>(comm::LeafSpan{0, recipe_.virtual_ranks},
+                                                    recipe_.virtual_ranks,
+                                                    static_cast<size_t>(store_->grads().count()));
+  writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::initial_weights() {
+  if (recipe_.init_from.empty()) store_->init(recipe_.seed, static_cast<float>(recipe_.init_std));
+  else load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), *store_);
+  store_->refresh(context_);
+  for (const NamedTensor& t : optimizer_->state()) std::memset(t.tensor.data, 0, t.tensor.bytes());
+}
+
+// Steps that fit into the time, by doing two whole steps on throwaway weights.
+int64_t Trainer::steps_in(double minutes) {
+  const std::string path = recipe_.run_dir + "/resolved.json";
+  if (fs_.exists(path)) return nlohmann::json::parse(fs_.open_read(path)->text()).at("steps").get<int64_t>();
+  initial_weights();
+  recipe_.steps = recipe_.schedule.steps = 2;
+  double seconds = 0;
+  for (int i = 0; i < 2; ++i) {
+    const double begin = monotonic_s();
+    update(gradients());
+    seconds = monotonic_s() - begin;  // the second, warm one
+  }
+  next_batch_ = tokens_seen_ = 0;
+  step_ = 0;
+  const int64_t steps = std::max<int64_t>(1, static_cast<int64_t>(minutes * 60 / seconds));
+  io::write_file_atomic(fs_, path, nlohmann::json{{"steps", steps}, {"step_s", seconds}}.dump() + "\n");
+  return steps;
+}
+
+void Trainer::restore(const checkpoint::Checkpoint& saved) {
+  const checkpoint::TrainingState& s = saved.state();
+  for (const nn::Parameter& p : store_->parameters()) saved.load(p.row.name, p.weight.value);
+  for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
+  store_->refresh(context_);
+  step_ = s.step;
+  next_batch_ = s.next_batch;
+  tokens_seen_ = s.tokens_seen;
+  const auto extra = nlohmann::json::parse(s.trainer);
+  watch_.restore(extra.value("losses", std::string()));
+  skips_in_a_row_ = extra.value("skips_in_a_row", int64_t{0});
+}
+
+void Trainer::begin_or_resume() {
+  recipe_.schedule.warmup_steps = recipe_.schedule.decay_steps = 0;
+  const auto listed = checkpoints_->list();
+  if (recipe_.minutes > 0) {
+    prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, 0);
+    recipe_.steps = steps_in(recipe_.minutes);
+  }
+  recipe_.schedule.steps = recipe_.steps;
+  recipe_.schedule.warmup_steps =
+      static_cast<int64_t>(std::llround(recipe_.warmup_ratio * static_cast<double>(recipe_.steps)));
+  recipe_.schedule.decay_steps =
+      static_cast<int64_t>(std::llround(recipe_.decay_ratio * static_cast<double>(recipe_.steps)));
+  if (listed.empty()) {
+    initial_weights();
+  } else {
+    const checkpoint::Checkpoint saved = checkpoints_->open_latest();
+    const checkpoint::TrainingState& s = saved.state();
+    if (s.manifest_hash != loader_->manifest_hash().hex())
+      fail(ErrorKind::kUsage,
+           "the run in {} was made from dataset {}, but {} is dataset {}: give the dataset it began with, or "
+           "another run.dir",
+           recipe_.run_dir, s.manifest_hash, recipe_.data_path, loader_->manifest_hash().hex());
+    if (s.recipe_hash != hash128(recipe_.identity()))
+      fail(ErrorKind::kUsage,
+           "the run in {} has another recipe: {}. Give the recipe it began with, or another run.dir.",
+           recipe_.run_dir, first_difference(s.recipe, recipe_.identity()));
+    restore(saved);
+    expected_ = saved.replay_record();
+    checkpoints_->discard_after(step_);
+    log_->write({{"event", "resume"},
+                 {"step", step_},
+                 {"checkpoint", saved.directory()},
+                 {"weights_hash", saved.weights_hash().hex()}});
+    if (!hooks_.quiet) fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
+  }
+  const uint64_t first = next_batch_ * static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch);
+  if (prefetcher_) prefetcher_->seek(first);
+  else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);
+}
+
+Trainer::StepResult Trainer::gradients() {
+  const int64_t micro_batches = recipe_.global_batch / recipe_.micro_batch / recipe_.virtual_ranks;
+  const float scale =
+      static_cast<float>(1.0 / static_cast<double>(recipe_.global_batch * recipe_.sequence_length));
+  std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
+  StepResult result;
+  for (int v = 0; v < recipe_.virtual_ranks; ++v) {
+    store_->zero_grads();
+    for (int64_t m = 0; m < micro_batches; ++m) {
+      const double begin = monotonic_s();
+      prefetcher_->next(batch_);
+      result.data_s += monotonic_s() - begin;
+      losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), scale);
+    }
+    if (!tree_) continue;
+    std::memcpy(tree_->open(v), store_->grads().data, store_->grads().bytes());
+    tree_->close(v);
+  }
+  if (tree_) {
+    std::memcpy(store_->grads().data, tree_->partials().at(0), store_->grads().bytes());
+    tree_->reset();
+  }
+  result.loss = tree_sum(losses) * static_cast<double>(scale);
+  result.gradient_norm = std::sqrt(ops::sum_squares(context_, store_->grads()));
+  return result;
+}
+
+void Trainer::update(const StepResult& r) {
+  writer_->before_update();
+  const double clip = recipe_.clip_norm;
+  const float scale = clip > 0 && r.gradient_norm > clip ? static_cast<float>(clip / r.gradient_norm) : 1.0f;
+  optimizer_->update(
+      context_, {static_cast<float>(optim::learning_rate(recipe_.schedule, step_ + 1)), step_ + 1, scale});
+}
+
+void Trainer::check_replay(const StepResult& r) {
+  if (record_for_) {
+    recorded_ = checkpoint::ReplayRecord{step_ + 1, r.loss, r.gradient_norm, {}};
+    collect_saves(false);
+  }
+  if (!expected_) return;
+  const checkpoint::ReplayRecord want = *std::exchange(expected_, std::nullopt);
+  if (want.step != step_ + 1) return;
+  if (want.loss == r.loss && want.gradient_norm == r.gradient_norm) {
+    log_->write({{"event", "replay"}, {"step", want.step}, {"identical", true}});
+    return;
+  }
+  fail(ErrorKind::kInternal,
+       "step {} does not replay: the run before had loss {:a} and gradient norm {:a}, this one has {:a} and "
+       "{:a}. The processor, the number of "
+       "threads or the program changed, or memory is faulty (stoker doctor). Continue on the machine it "
+       "began on, or start another run from the "
+       "checkpoint with model.init_from.",
+       want.step, want.loss, want.gradient_norm, r.loss, r.gradient_norm);
+}
+
+bool Trainer::react(const StepResult& r) {
+  const Verdict verdict = watch_.judge(r.loss, r.gradient_norm);
+  if (verdict == Verdict::kSound) {
+    watch_.accept(r.loss);
+    skips_in_a_row_ = 0;
+    return true;
+  }
+  const Reaction reaction = verdict == Verdict::kSpike ? recipe_.on_spike : recipe_.on_nan;
+  const std::string why = std::isfinite(r.gradient_norm)
+                              ? watch_.describe(r.loss)
+                              : fmt::format("loss is {}, gradient norm {}", r.loss, r.gradient_norm);
+  const char* name = reaction == Reaction::kSkip ? "skip" : reaction == Reaction::kStop ? "stop" : "rollback";
+  log_->write({{"event", name}, {"step", step_ + 1}, {"batch", next_batch_}, {"why", why}});
+  if (!hooks_.quiet) fmt::print(stderr, "\nstep {}: {}: {}\n", step_ + 1, why, name);
+  if (reaction == Reaction::kStop)
+    fail(ErrorKind::kNumeric,
+         "step {}: {}. The checkpoints before it are intact; lower optimizer.learning_rate or set "
+         "policy.on_{} to skip or rollback.",
+         step_ + 1, why, verdict == Verdict::kSpike ? "spike" : "nan");
+  if (++skips_in_a_row_ > recipe_.max_skips)
+    fail(ErrorKind::kNumeric,
+         "step {}: {} bad batches in a row (policy.max_skips): the run has diverged. Lower "
+         "optimizer.learning_rate and begin again.",
+         step_ + 1, skips_in_a_row_);
+  if (reaction == Reaction::kRollback) roll_back(why);
+  return false;
+}
+
+// Back to the newest checkpoint's weights, on with the batch after the bad one.
+void Trainer::roll_back(const std::string& why) {
+  collect_saves(true);
+  const uint64_t bad = next_batch_;
+  const int64_t skips = skips_in_a_row_;
+  if (checkpoints_->list().empty())
+    fail(ErrorKind::kNumeric, "step {}: {}, and there is no checkpoint to roll back to", step_ + 1, why);
+  restore(checkpoints_->open_latest());
+  next_batch_ = bad;  // run() moves on past it
+  skips_in_a_row_ = skips;
+  expected_.reset();
+}
+
+checkpoint::TrainingState Trainer::state() const {
+  checkpoint::TrainingState s;
+  s.step = step_;
+  s.next_batch = next_batch_;
+  s.tokens_seen = tokens_seen_;
+  s.manifest_hash = loader_->manifest_hash().hex();
+  s.seed = recipe_.seed;
+  s.recipe = recipe_.identity();
+  s.recipe_hash = hash128(s.recipe);
+  HfConfig config;
+  config.model = recipe_.model;
+  config.eos_token = loader_->manifest().tokenizer.eod >= 0 ? std::optional(loader_->manifest().tokenizer.eod)
+                                                            : std::nullopt;
+  config.bos_token = loader_->manifest().tokenizer.bos >= 0 ? std::optional(loader_->manifest().tokenizer.bos)
+                                                            : config.eos_token;
+  s.model_config = to_hf_config(config);
+  s.software = "stoker";
+  s.trainer = nlohmann::json{{"losses", watch_.state()}, {"skips_in_a_row", skips_in_a_row_}}.dump();
+  return s;
+}
+
+void Trainer::save() {
+  collect_saves(true);
+  std::vector<checkpoint::TensorToSave> tensors;
+  for (const nn::Parameter& p : store_->parameters())
+    tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
+  for (const NamedTensor& t : optimizer_->state())
+    tensors.push_back({t.name, t.tensor, checkpoint::Part::kOptimizer});
+  std::vector<checkpoint::Attachment> attachments;
+  if (!hooks_.tokenizer_json.empty()) attachments.push_back({"tokenizer.json", hooks_.tokenizer_json});
+  writer_->start(std::move(tensors), state(), std::move(attachments));
+  record_for_ = step_;
+  recorded_.reset();
+}
+
+void Trainer::collect_saves(bool wait) {
+  if (const auto done = wait ? writer_->wait() : writer_->poll()) {
+    nlohmann::json event{{"event", "checkpoint"},    {"step", done->step},
+                         {"seconds", done->seconds}, {"stall_s", done->stall_s},
+                         {"bytes", done->bytes},     {"staged_bytes", done->staged_bytes}};
+    if (done->error) {
+      event["error"] = done->error->what();
+      if (!hooks_.quiet)
+        fmt::print(stderr, "\ncheckpoint of step {} failed: {}\n", done->step, done->error->what());
+      record_for_.reset();
+      if (done->step == recipe_.steps) throw *done->error;
+    } else {
+      event["directory"] = done->directory;
+      event["weights_hash"] = done->weights_hash.hex();
+      summary_.checkpoint = done->directory;
+      summary_.weights_hash = done->weights_hash.hex();
+    }
+    log_->write(event);
+  }
+  if (record_for_ && recorded_ && !writer_->busy() && checkpoints_->find(*record_for_)) {
+    checkpoints_->add_replay_record(*record_for_, *recorded_);
+    record_for_.reset();
+    recorded_.reset();
+  }
+}
+
+void Trainer::evaluate() {
+  if (!hooks_.evaluate) return;
+  const double begin = monotonic_s();
+  summary_.evaluation = hooks_.evaluate(*model_);
+  log_->write({{"event", "eval"},
+               {"step", step_},
+               {"loss", summary_.evaluation->loss},
+               {"bits_per_byte", summary_.evaluation->bits_per_byte},
+               {"tokens", summary_.evaluation->tokens},
+               {"seconds", monotonic_s() - begin}});
+  if (!hooks_.quiet)
+    fmt::print(stderr, "{}step {}: held-out loss {:.4f}, {:.4f} bits per byte\n",
+               isatty(STDERR_FILENO) ? "\r\033[K" : "", step_, summary_.evaluation->loss,
+               summary_.evaluation->bits_per_byte);
+}
+
+void Trainer::report(const StepResult& r, double seconds) {
+  const double tokens = static_cast<double>(recipe_.global_batch * recipe_.sequence_length),
+               rate = tokens / seconds;
+  const double mfu = rate * train_flops_per_token(recipe_.model, recipe_.sequence_length) / peak_flops_;
+  smoothed_step_s_ = smoothed_step_s_ > 0 ? 0.95 * smoothed_step_s_ + 0.05 * seconds : seconds;
+  summary_.loss = r.loss;
+  log_->write({{"event", "step"},
+               {"step", step_},
+               {"loss", r.loss},
+               {"lr", optim::learning_rate(recipe_.schedule, step_)},
+               {"grad_norm", r.gradient_norm},
+               {"tokens", tokens_seen_},
+               {"tokens_per_s", rate},
+               {"mfu", mfu},
+               {"time_s", seconds},
+               {"data_s", r.data_s},
+               {"batch", next_batch_ - 1}});
+  if (hooks_.quiet) return;
+  const std::string line =
+      fmt::format("step {}/{}  loss {:.4f}  norm {:.2f}  {:.0f} tokens/s  MFU {:.0f} %  {} left", step_,
+                  recipe_.steps, r.loss, r.gradient_norm, tokens / smoothed_step_s_, mfu * 100,
+                  human_duration(smoothed_step_s_ * static_cast<double>(recipe_.steps - step_)));
+  if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\033[K{}", line), std::fflush(stderr);
+  else if (step_ % std::max<int64_t>(1, recipe_.steps / 50) == 0 || step_ == recipe_.steps)
+    fmt::print(stderr, "{}\n", line);
+}
+
+RunSummary Trainer::run() {
+  begin_or_resume();
+  summary_.first_step = step_;
+  log_->write({{"event", "start"},
+               {"step", step_},
+               {"steps", recipe_.steps},
+               {"parameters", parameter_count(recipe_.model)},
+               {"recipe", nlohmann::json::parse(recipe_.identity())},
+               {"dataset", loader_->manifest_hash().hex()},
+               {"peak_gflops", peak_flops_ * 1e-9},
+               {"tokens_per_step", recipe_.global_batch * recipe_.sequence_length}});
+  double busy_s = 0;
+  int64_t done = 0;
+  int64_t evaluated = -1;
+  while (step_ < recipe_.steps) {
+    const double begin = monotonic_s();
+    const StepResult r = gradients();
+    check_replay(r);
+    const bool sound = react(r);
+    if (sound) {
+      update(r);
+      ++step_;
+      tokens_seen_ += static_cast<uint64_t>(recipe_.global_batch * recipe_.sequence_length);
+    }
+    ++next_batch_;
+    if (!sound)
+      prefetcher_->seek(next_batch_ * static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch));
+    collect_saves(false);
+    const double seconds = monotonic_s() - begin;
+    busy_s += seconds;
+    ++done;
+    if (sound) report(r, seconds);
+    const bool stop = stop_requested(), last = step_ == recipe_.steps;
+    if (sound && (stop || last || step_ % recipe_.checkpoint_every == 0)) save();
+    if (sound && recipe_.eval_every && step_ % recipe_.eval_every == 0) evaluate(), evaluated = step_;
+    if (stop && !last) {
+      collect_saves(true);
+      log_->write({{"event", "stop"}, {"step", step_}});
+      fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved in {}. The same command continues.", step_,
+           recipe_.steps, summary_.checkpoint);
+    }
+  }
+  if (evaluated != step_) evaluate();
+  collect_saves(true);
+  if (!hooks_.quiet && isatty(STDERR_FILENO)) fmt::print(stderr, "\n");
+  if (summary_.checkpoint.empty()) {
+    const checkpoint::Checkpoint last = checkpoints_->open_latest();
+    summary_.checkpoint = last.directory(), summary_.weights_hash = last.weights_hash().hex();
+  }
+  summary_.steps = step_;
+  summary_.seconds = busy_s;
+  summary_.tokens_per_s =
+      done ? static_cast<double>(done * recipe_.global_batch * recipe_.sequence_length) / busy_s : 0;
+  summary_.mfu =
+      summary_.tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) / peak_flops_;
+  log_->write({{"event", "end"},
+               {"step", step_},
+               {"loss", summary_.loss},
+               {"seconds", busy_s},
+               {"tokens_per_s", summary_.tokens_per_s},
+               {"mfu", summary_.mfu},
+               {"weights_hash", summary_.weights_hash}});
+  return summary_;
+}
+
+}  // namespace stoker::train

@@ -21,6 +21,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   add_data(app);
+  add_ckpt(app);
   add_doctor(app);
   add_train(app);
   add_eval(app);

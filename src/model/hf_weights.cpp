@@ -16,6 +16,18 @@ float half_to_float(uint16_t h) {
   return sign ? -magnitude : magnitude;
 }
 
+// Rounds to nearest even; what is too large becomes infinity.
+uint16_t float_to_half(float x) {
+  const uint32_t u = std::bit_cast<uint32_t>(x), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x477ff000) return static_cast<uint16_t>(sign | 0x7c00);  // 65520 and above
+  if (magnitude < 0x38800000)  // below 2^-14: subnormal, in units of 2^-24; the sum rounds it
+    return static_cast<uint16_t>(
+        sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000));
+  const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
+  return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+}
+
 float read_element(Dtype dtype, const std::byte* bytes, int64_t i) {
   if (dtype == Dtype::kF32) {
     float x;
@@ -76,15 +88,15 @@ void load_hf_weights(const io::SafetensorsSet& files, nn::ParameterStore& store)
 }
 
 std::vector<std::byte> hf_tensor_bytes(const nn::Parameter& p, Dtype dtype) {
-  STOKER_CHECK(dtype == Dtype::kF32 || dtype == Dtype::kBf16);
+  STOKER_CHECK(dtype == Dtype::kF32 || dtype == Dtype::kBf16 || dtype == Dtype::kF16);
   std::vector<std::byte> bytes(static_cast<size_t>(p.row.count()) * dtype_size(dtype));
   const float* in = p.weight.value.as<float>();
   for (int64_t i = 0; i < p.row.count(); ++i) {
     const float x = in[stored_index(p.row, i)];
     if (dtype == Dtype::kF32) std::memcpy(bytes.data() + i * 4, &x, 4);
     else {
-      const Bf16 b = to_bf16(x);
-      std::memcpy(bytes.data() + i * 2, &b, 2);
+      const uint16_t bits = dtype == Dtype::kBf16 ? to_bf16(x).bits : float_to_half(x);
+      std::memcpy(bytes.data() + i * 2, &bits, 2);
     }
   }
   return bytes;

@@ -15,7 +15,7 @@ namespace stoker {
 
 void load_hf_weights(const io::SafetensorsSet& files, nn::ParameterStore& store);
 
-// One parameter as its file holds it (transposed where stored_transposed), in `dtype` (F32 or BF16).
+// One parameter as its file holds it (transposed where stored_transposed), in `dtype` (F32, BF16 or F16; rounded to nearest even).
 std::vector<std::byte> hf_tensor_bytes(const nn::Parameter& parameter, Dtype dtype);
 std::vector<int64_t> hf_shape(const ParameterRow& row);
 

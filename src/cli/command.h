@@ -27,7 +27,6 @@ void add_bench(CLI::App& app);
 void add_train(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_sample(CLI::App& app);
-void add_bench(CLI::App& app);
 void add_bench_step(CLI::App& bench_parent);
 void add_bench_comm(CLI::App& bench_parent);
 void add_plan(CLI::App& app);

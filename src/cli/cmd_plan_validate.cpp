@@ -61,6 +61,9 @@ json to_json(const RowResult& r) {
     j["outcome"] = run.out_of_memory ? "out of memory" : "ran";
     j["predicted_outcome"] = r.predicted_oom ? "out of memory" : "ran";
     j["predicted_peak_gib"] = r.predicted_peak_gb;
+    for (int k = 0; k < kFootprintKinds; ++k)
+      j["predicted_memory_gib"][to_string(static_cast<FootprintKind>(k))] =
+          r.memory_gib[static_cast<size_t>(k)];
   }
   if (r.memory_compared) j["measured_peak_gib"] = *run.peak_memory_gb, j["memory_error"] = r.memory_error;
   if (!r.reason.empty()) j["reason"] = r.reason;
@@ -154,7 +157,7 @@ Validation held_out(const std::vector<PublishedRun>& runs, const std::vector<Hel
     std::vector<PublishedRun> seen;
     for (size_t i = 0; i < runs.size(); ++i)
       if (!out[i]) seen.push_back(runs[i]);
-    const EfficiencyTable table = fit_step_time(seen, start, options);
+    const EfficiencyTable table = fit_memory(seen, fit_step_time(seen, start, options), options);
     const Validation v = validate_runs(runs, table);
     for (size_t i : fold.held_out) results[i] = v.rows[i];
   }
@@ -209,12 +212,15 @@ void add_plan_fit(CLI::App& plan) {
     const EfficiencyTable start = flags->start.empty()
                                       ? EfficiencyTable()
                                       : EfficiencyTable::parse(read_text(flags->start), flags->start);
-    const EfficiencyTable table = fit_step_time(runs, start, flags->options);
+    const EfficiencyTable table =
+        fit_memory(runs, fit_step_time(runs, start, flags->options), flags->options);
     const Validation fitted = validate_runs(runs, table);
     auto line = [](const char* what, const Validation& v) {
       fmt::print(
           "{:<34} median {:5.1f} %  90 % {:5.1f} %   sources equal: median {:5.1f} %  90 % {:5.1f} %\n", what,
           100 * v.all.median, 100 * v.all.p90, 100 * v.equal_sources.median, 100 * v.equal_sources.p90);
+      fmt::print("{:<34} median {:5.1f} %  90 % {:5.1f} %   out of memory: balanced accuracy {:.1f} %\n",
+                 "  peak memory", 100 * v.memory.median, 100 * v.memory.p90, 100 * v.oom_balanced_accuracy);
     };
     line("in sample", fitted);
     if (flags->folds > 1) {

@@ -70,7 +70,7 @@ Named<CatalogAccelerator> load_accelerators() {
     a.spec.bf16 = teraflops(or_zero("bf16_TFLOPs"));
     a.spec.fp8 = teraflops(or_zero("fp8_TFLOPs"));
     a.spec.fp4 = teraflops(or_zero("fp4_TFLOPs"));
-    a.spec.memory = gigabytes(t.required_number(r, "memory_GB"));
+    a.spec.memory = gibibytes(t.required_number(r, "memory_GiB"));
     a.spec.memory_bandwidth = gigabytes_per_second(1000 * t.required_number(r, "memory_TBps"));
     a.spec.power = Watts(t.required_number(r, "power_W"));
     a.per_node = static_cast<int64_t>(t.required_number(r, "per_node"));
@@ -146,6 +146,7 @@ std::vector<SoftwareRule> load_software() {
     h.dropout = whole("dropout") != 0;
     h.fp32_parameters = whole("fp32_parameters") != 0;
     h.gradient_bytes = t.required_number(r, "gradient_bytes");
+    h.logits_split = whole("logits_whole") == 0;
     h.sequence_length = whole("sequence_length");
     h.vocab = whole("vocab");
     rules.push_back(std::move(rule));
@@ -179,6 +180,7 @@ ActivationStyle EngineHabits::style() const {
   ActivationStyle s;
   s.dropout_masks = dropout;
   s.fp32_parameters = fp32_parameters;
+  s.logits_split = logits_split;
   return s;
 }
 

@@ -25,11 +25,15 @@ bool spans_domains(const Fabric& f, Group g) { return f.domain != 0 && g.ranks *
 double all_gather_seconds(const Fabric& f, Group g, double total_bytes) {
   if (g.ranks <= 1) return 0;
   const double n = static_cast<double>(g.ranks);
-  return start_of(f, g) + (n - 1) / n * total_bytes / ring_bandwidth(f, g);
+  const double domains = n / members_per_domain(f, g);
+  return start_of(f, g) + f.hop * (domains - 1) + (n - 1) / n * total_bytes / ring_bandwidth(f, g);
 }
 
 double all_reduce_seconds(const Fabric& f, Group g, double bytes) {
-  return 2 * all_gather_seconds(f, g, bytes);
+  if (g.ranks <= 1) return 0;
+  // large groups reduce over trees: no hop per domain
+  const double n = static_cast<double>(g.ranks);
+  return 2 * (start_of(f, g) + (n - 1) / n * bytes / ring_bandwidth(f, g));
 }
 
 double all_to_all_seconds(const Fabric& f, Group g, double bytes_per_rank) {

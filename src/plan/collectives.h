@@ -1,6 +1,6 @@
 // plan/collectives.h
 // Time of collectives by algorithm, size and level: latency per doubling of the group plus bytes over the
-// slowest link's share.   t = start * log2(n) + moved / bandwidth
+// slowest link's share.   t = start * log2(n) + hop * (domains - 1) + moved / bandwidth
 // Groups      n ranks that stand `stride` apart. Those in one fast domain use its links; a group that spans
 //             domains with g members in each has g times one accelerator's link to the outside (ring or tree
 //             over domains with a reduce inside first), never more than the inside.
@@ -16,6 +16,7 @@ struct Fabric {
   double inside = 1e9, between = 1e9;  // bytes per second
   int64_t domain = 8;                  // accelerators that the inside level joins; 0: all
   double start = 1e-5;                 // seconds per doubling
+  double hop = 3e-6;                   // seconds per domain that a gather's ring passes
 };
 
 struct Group {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <span>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -16,7 +17,7 @@ struct Freedom {
   Term term;
   double global, family, engine, release, engine_on_family;
 };
-constexpr Freedom kFreedom[] = {
+constexpr Freedom kTimeFreedom[] = {
     {Term::kMatmul16, 0.2, 0.12, 0, 0, 0},
     {Term::kMatmul8, 0.2, 0.15, 0.10, 0.05, 0.06},
     {Term::kMatmul4, 0.3, 0.2, 0.10, 0.05, 0.06},
@@ -45,6 +46,15 @@ constexpr Freedom kFreedom[] = {
     {Term::kAdapter, 0.2, 0.05, 0.2, 0.1, 0.1},
 };
 
+constexpr Freedom kMemoryFreedom[] = {
+    {Term::kState, 0, 0, 0.1, 0, 0},
+    {Term::kActivation, 0.2, 0, 0.4, 0.15, 0},
+    {Term::kActivationWhole, 0.3, 0, 0.4, 0.4, 0},
+    {Term::kScores, 0.4, 0, 0.5, 0.3, 0},
+    {Term::kLogits, 0.3, 0, 0.5, 0.1, 0},
+    {Term::kWorkspace, 0.4, 0.2, 0.5, 0.1, 0.2},
+};
+
 double freedom(const Freedom& f, Scope scope) {
   switch (scope) {
     case Scope::kGlobal:
@@ -68,8 +78,11 @@ struct Parameter {
   double prior = 0, deviation = 1, value = 0;
 };
 
+enum class Observation { kTime, kPeakMemory, kRan, kOutOfMemory };
+
 struct FitRow {
   const PublishedRun* run;
+  Observation what = Observation::kTime;
   std::vector<uint32_t> parameters;    // that its prediction depends on
   std::array<double, kTerms> fixed{};  // log parts that are not fitted
   double weight = 1;
@@ -83,17 +96,20 @@ constexpr Term kShares[] = {Term::kMatmul16,        Term::kMatmul8,       Term::
 
 class Fitter {
  public:
-  Fitter(const std::vector<PublishedRun>& runs, const EfficiencyTable& start, const FitOptions& options);
+  Fitter(const EfficiencyTable& start, std::span<const Freedom> freedoms, const FitOptions& options)
+      : start_(start), freedoms_(freedoms), options_(options) {}
+  void add(const PublishedRun& run, Observation what, double weight);
   EfficiencyTable run();
 
  private:
-  double log_error(const FitRow& row) const;  // predicted over measured, in time
+  double log_error(const FitRow& row) const;  // of predicted over measured, or how far beyond the capacity
   double cost(const std::vector<double>& errors) const;
   std::vector<double> all_errors() const;
   bool step(double& damping);
   uint32_t parameter(const Freedom& f, Scope scope, const std::string& key);
 
   const EfficiencyTable& start_;
+  std::span<const Freedom> freedoms_;
   FitOptions options_;
   std::vector<Parameter> parameters_;
   std::map<std::tuple<int, int, std::string>, uint32_t> index_;
@@ -111,39 +127,36 @@ uint32_t Fitter::parameter(const Freedom& f, Scope scope, const std::string& key
   return index_[id] = static_cast<uint32_t>(parameters_.size() - 1);
 }
 
-Fitter::Fitter(const std::vector<PublishedRun>& runs, const EfficiencyTable& start, const FitOptions& options)
-    : start_(start), options_(options) {
-  std::map<std::string, double> per_source;
-  for (const PublishedRun& run : runs)
-    if (run.reason.empty() && run.metric != Metric::kNone) per_source[run.source_group] += 1;
-  for (const PublishedRun& run : runs) {
-    if (!run.reason.empty() || run.metric == Metric::kNone) continue;
-    FitRow row;
-    row.run = &run;
-    row.weight = 1 / std::sqrt(per_source[run.source_group]);
-    const PlanInput& in = run.input;
-    const std::string& family = in.hardware.accelerator.family;
-    const std::string keys[] = {"", family, in.engine, in.release, in.engine + "|" + family};
-    for (int t = 0; t < kTerms; ++t) {
-      double fixed = 0;
-      const Freedom* free = nullptr;
-      for (const Freedom& f : kFreedom)
-        if (static_cast<int>(f.term) == t) free = &f;
-      for (int s = 0; s < kScopes; ++s) {
-        const Scope scope = static_cast<Scope>(s);
-        const bool named = scope == Scope::kGlobal || !keys[s].empty();
-        if (free && named && freedom(*free, scope) > 0)
-          row.parameters.push_back(parameter(*free, scope, keys[s]));
-        else fixed += start.get(static_cast<Term>(t), scope, keys[s]);
-      }
-      row.fixed[static_cast<size_t>(t)] = fixed;
+void Fitter::add(const PublishedRun& run, Observation what, double weight) {
+  FitRow row;
+  row.run = &run;
+  row.what = what;
+  row.weight = weight;
+  const PlanInput& in = run.input;
+  const std::string& family = in.hardware.accelerator.family;
+  const std::string keys[] = {"", family, in.engine, in.release, in.engine + "|" + family};
+  for (int t = 0; t < kTerms; ++t) {
+    double fixed = 0;
+    const Freedom* free = nullptr;
+    for (const Freedom& f : freedoms_)
+      if (static_cast<int>(f.term) == t) free = &f;
+    for (int s = 0; s < kScopes; ++s) {
+      const Scope scope = static_cast<Scope>(s);
+      const bool named = scope == Scope::kGlobal || !keys[s].empty();
+      if (free && named && freedom(*free, scope) > 0)
+        row.parameters.push_back(parameter(*free, scope, keys[s]));
+      else fixed += start_.get(static_cast<Term>(t), scope, keys[s]);
     }
-    rows_.push_back(std::move(row));
+    row.fixed[static_cast<size_t>(t)] = fixed;
   }
-  double total = 0;
-  for (const FitRow& row : rows_) total += row.weight;
-  // the ridge is worth one row of a large source: scale so that a typical row weighs one
-  for (FitRow& row : rows_) row.weight *= static_cast<double>(rows_.size()) / total;
+  rows_.push_back(std::move(row));
+}
+
+// How far above 0, without the kink.
+double hinge(double x) {
+  constexpr double kSharpness = 25;
+  const double z = kSharpness * x;
+  return (z > 30 ? z : std::log1p(std::exp(z))) / kSharpness;
 }
 
 double Fitter::log_error(const FitRow& row) const {
@@ -152,9 +165,18 @@ double Fitter::log_error(const FitRow& row) const {
   Efficiency e;
   for (size_t t = 0; t < kTerms; ++t) e.value[t] = std::exp(logs[t]);
   for (Term t : kShares) e.value[static_cast<size_t>(t)] = std::min(1.0, e.value[static_cast<size_t>(t)]);
-  const Seconds s = predict_step_time(row.run->input, e).total;
-  const double ratio = predicted_in_metric(*row.run, s) / row.run->measured;
-  return std::log(ratio);
+  if (row.what == Observation::kTime) {
+    const Seconds s = predict_step_time(row.run->input, e).total;
+    return std::log(predicted_in_metric(*row.run, s) / row.run->measured);
+  }
+  PlanInput in = row.run->input;
+  // Recomputation not published: that the run fitted tells only that it did with the most of it.
+  if (row.what == Observation::kRan && !row.run->recompute_stated) in.run.recompute = Recompute::kFull;
+  const MemoryUse memory = predict_memory(in, e);
+  if (row.what == Observation::kPeakMemory)
+    return std::log(in_gibibytes(memory.peak) / *row.run->peak_memory_gb);
+  const double beyond = std::log(memory.peak / memory.capacity);
+  return row.what == Observation::kRan ? hinge(beyond) : -hinge(-beyond);
 }
 
 std::vector<double> Fitter::all_errors() const {
@@ -281,7 +303,36 @@ EfficiencyTable Fitter::run() {
 
 EfficiencyTable fit_step_time(const std::vector<PublishedRun>& runs, const EfficiencyTable& start,
                               const FitOptions& options) {
-  return Fitter(runs, start, options).run();
+  std::map<std::string, double> per_source;
+  auto usable = [](const PublishedRun& r) { return r.reason.empty() && r.metric != Metric::kNone; };
+  for (const PublishedRun& run : runs)
+    if (usable(run)) per_source[run.source_group] += 1;
+  double rows = 0, total = 0;
+  for (const auto& [source, n] : per_source) rows += n, total += std::sqrt(n);
+  // A typical row weighs one, so that a prior is worth about one row.
+  Fitter fitter(start, kTimeFreedom, options);
+  for (const PublishedRun& run : runs)
+    if (usable(run))
+      fitter.add(run, Observation::kTime, rows / total / std::sqrt(per_source[run.source_group]));
+  return fitter.run();
+}
+
+EfficiencyTable fit_memory(const std::vector<PublishedRun>& runs, const EfficiencyTable& start,
+                           const FitOptions& options) {
+  double failed = 0, ran = 0;
+  auto memory_known = [](const PublishedRun& r) { return r.reason.empty(); };
+  for (const PublishedRun& run : runs)
+    if (memory_known(run)) (run.out_of_memory ? failed : ran) += 1;
+  const double balance = failed > 0 && ran > 0 ? failed / ran : 1;  // both outcomes count alike
+  Fitter fitter(start, kMemoryFreedom, options);
+  for (const PublishedRun& run : runs) {
+    if (!run.reason.empty()) continue;
+    if (run.peak_memory_gb) fitter.add(run, Observation::kPeakMemory, 2);
+    if (!memory_known(run)) continue;
+    if (run.out_of_memory) fitter.add(run, Observation::kOutOfMemory, 1);
+    else fitter.add(run, Observation::kRan, std::max(0.5, balance));
+  }
+  return fitter.run();
 }
 
 std::vector<HeldOutFold> group_folds(const std::vector<PublishedRun>& runs, int k, bool whole_models) {

@@ -23,6 +23,10 @@ struct FitOptions {
 EfficiencyTable fit_step_time(const std::vector<PublishedRun>& runs, const EfficiencyTable& start,
                               const FitOptions& options);
 
+// Fits the memory terms: to measured peaks, and to which runs failed for want of memory and which did not.
+EfficiencyTable fit_memory(const std::vector<PublishedRun>& runs, const EfficiencyTable& start,
+                           const FitOptions& options);
+
 struct HeldOutFold {
   std::vector<size_t> held_out;  // indices into the runs
 };

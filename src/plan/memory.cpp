@@ -10,26 +10,21 @@ namespace {
 FootprintOptions options_of(const PlanInput& in, const Efficiency& e) {
   FootprintOptions o;
   o.style = habits_of(in.engine).style();
+  o.style.split_scale = e[Term::kActivation];
+  o.style.whole_scale = e[Term::kActivationWhole];
+  o.style.score_scale = e[Term::kScores];
+  o.style.logits_bytes = e[Term::kLogits];
   o.workspace = Bytes(e[Term::kWorkspace]);
   return o;
 }
 
+// Activations and logits are scaled where the table is made; here what an engine holds besides the weights'
+// bytes.
 void scale(Footprint& f, const Efficiency& e) {
-  for (FootprintRow& row : f.rows) switch (row.kind) {
-      case FootprintKind::kParameters:
-      case FootprintKind::kGradients:
-      case FootprintKind::kOptimizer:
-      case FootprintKind::kCommunication:
-        row.bytes *= e[Term::kState];
-        break;
-      case FootprintKind::kActivations:
-      case FootprintKind::kTransient:
-      case FootprintKind::kLogits:
-        row.bytes *= e[Term::kActivation];
-        break;
-      case FootprintKind::kWorkspace:
-        break;
-    }
+  for (FootprintRow& row : f.rows)
+    if (row.kind == FootprintKind::kParameters || row.kind == FootprintKind::kGradients ||
+        row.kind == FootprintKind::kOptimizer || row.kind == FootprintKind::kCommunication)
+      row.bytes *= e[Term::kState];
 }
 
 constexpr double kTightShare = 0.94;  // the 6 % that peak memory is predicted within

@@ -162,7 +162,12 @@ void RowReader::read_training() {
                   : recompute.starts_with("selective") ? Recompute::kSelective
                   : recompute.starts_with("none")      ? Recompute::kNone
                                                        : software_.habits.recompute;
+  out_.recompute_stated = !recompute.empty();
   if (recompute.empty()) assume(fmt::format("recompute {}", to_string(run.recompute)));
+  // litgpt's multi-accelerator recipes wrap each block in a checkpoint
+  if (recompute.empty() && software_.habits.engine == "litgpt" &&
+      contains(lower(text("zero_stage_fsdp")), "fsdp"))
+    run.recompute = Recompute::kFull;
   const std::string flash = lower(text("flash_attention"));
   run.flash_attention = flash == "yes" || (flash != "no" && software_.habits.flash_attention);
   run.optimizer.gradient_bytes = software_.habits.gradient_bytes;
@@ -312,7 +317,7 @@ void RowReader::read() {
   out_.source_group = out_.id.substr(0, digits);
   while (!out_.source_group.empty() && !std::isalnum(static_cast<unsigned char>(out_.source_group.back())))
     out_.source_group.pop_back();
-  software_ = identify_software(out_.source);
+  software_ = identify_software(out_.source + "; " + std::string(text("notes")));
   out_.input.engine = software_.habits.engine;
   out_.input.release = software_.release;
   read_measured();

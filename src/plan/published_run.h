@@ -30,6 +30,7 @@ struct PublishedRun {
   bool against_fp8_peak = false;  // MFU percent relative to the 8-bit peak
   std::optional<double> peak_memory_gb;
   bool memory_in_gib = true;
+  bool recompute_stated = false;
   bool failed = false;         // did not run
   bool out_of_memory = false;  // for want of memory
 };

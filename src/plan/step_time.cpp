@@ -201,10 +201,11 @@ double StepModel::data_comm(double forward_seconds, double backward_seconds, dou
   double total = 0, hideable = backward_seconds;
   if (l.zero_stage == 3) {
     // gathered for forward and again for backward, gradients scattered: for every micro-batch
-    const double gather = all_gather_seconds(fabric_, group, dense * weight) +
-                          all_gather_seconds(fabric_, expert_group, held.expert * weight);
-    const double scatter = all_gather_seconds(fabric_, group, dense * 2) +
-                           all_gather_seconds(fabric_, expert_group, held.expert * 2);
+    const double layers = num(run_.model.layers) / num(l.pipeline);
+    const double gather = layers * (all_gather_seconds(fabric_, group, dense * weight / layers) +
+                                    all_gather_seconds(fabric_, expert_group, held.expert * weight / layers));
+    const double scatter = layers * (all_gather_seconds(fabric_, group, dense * 2 / layers) +
+                                     all_gather_seconds(fabric_, expert_group, held.expert * 2 / layers));
     total = micro_batches * (2 * gather + (adapter_ ? 0 : scatter));
     hideable = (forward_seconds + backward_seconds) * micro_batches;
     const int64_t replicas = l.data * l.context / std::max<int64_t>(1, group.ranks);

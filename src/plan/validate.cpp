@@ -39,9 +39,12 @@ RowResult judge(const PublishedRun& run, const EfficiencyTable& table) {
   try {
     const PlanInput& in = run.input;
     const Efficiency e = table.resolve(in.hardware.accelerator.family, in.engine, in.release);
-    const MemoryUse memory = predict_memory(in, e);
+    const MemoryUse memory = memory_of_published(run, e);
     r.predicted_peak_gb = memory.peak.value() / 1e9;
     if (run.memory_in_gib) r.predicted_peak_gb = in_gibibytes(memory.peak);
+    for (int k = 0; k < kFootprintKinds; ++k)
+      r.memory_gib[static_cast<size_t>(k)] =
+          in_gibibytes(memory.footprint.sum(static_cast<FootprintKind>(k)));
     r.predicted_oom = memory.verdict == Verdict::kOutOfMemory;
     r.fit_judged = true;
     if (run.peak_memory_gb) {
@@ -65,6 +68,20 @@ RowResult judge(const PublishedRun& run, const EfficiencyTable& table) {
 }
 
 }  // namespace
+
+MemoryUse memory_of_published(const PublishedRun& run, const Efficiency& e) {
+  MemoryUse memory = predict_memory(run.input, e);
+  if (run.recompute_stated || memory.verdict == Verdict::kFits || run.input.run.recompute == Recompute::kFull)
+    return memory;
+  // Its recomputation was not published: the run will have recomputed what it had to.
+  PlanInput in = run.input;
+  in.run.recompute = Recompute::kFull;
+  MemoryUse least = predict_memory(in, e);
+  if (least.verdict != Verdict::kFits) return least;
+  memory.peak = memory.capacity;  // somewhere between: just enough
+  memory.verdict = Verdict::kTight;
+  return memory;
+}
 
 double weighted_quantile(std::vector<std::pair<double, double>> values, double q) {
   if (values.empty()) return std::numeric_limits<double>::quiet_NaN();

@@ -5,6 +5,7 @@
 //             second and accelerator, else TFLOP/s, else MFU.
 // Summaries   over rows; and with every source (a collection of rows) weighted equally.
 #pragma once
+#include <array>
 #include <map>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ struct RowResult {
   double predicted = 0, error = 0;  // relative, absolute value
   double predicted_step_s = 0;
   double predicted_peak_gb = 0, memory_error = 0;
+  std::array<double, kFootprintKinds> memory_gib{};  // by kind, of the fullest worker
   bool predicted_oom = false;
   bool compared = false;         // has an error
   bool memory_compared = false;  // has a memory error
@@ -42,6 +44,9 @@ struct Validation {
 
 Validation validate_runs(const std::vector<PublishedRun>& runs, const EfficiencyTable& efficiency);
 Validation summarise_results(std::vector<RowResult> rows);
+
+// Memory of a published run: where its recomputation is not stated, as much of it as it takes to fit.
+MemoryUse memory_of_published(const PublishedRun& run, const Efficiency& efficiency);
 
 // Weighted quantile of values; weights positive.
 double weighted_quantile(std::vector<std::pair<double, double>> value_weight, double q);

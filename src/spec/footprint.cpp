@@ -17,7 +17,7 @@ double layers_on_stage(const ModelSpec& m, const LayoutSpec& l) {
 // One micro-batch on one worker, in elements; `split` is divided by tensor parallelism, `whole` only by
 // sequence parallelism. `bytes` are neither: masks and statistics of fixed width.
 struct LayerElements {
-  double split = 0, whole = 0, split_bytes = 0, whole_bytes = 0;
+  double split = 0, whole = 0, scores = 0, split_bytes = 0, whole_bytes = 0, score_bytes = 0;
 };
 
 LayerElements layer_elements(const RunSpec& run, const ActivationStyle& style, bool keep_scores) {
@@ -31,8 +31,8 @@ LayerElements layer_elements(const RunSpec& run, const ActivationStyle& style, b
   e.split += tokens * (q + 2 * kv + q);
   if (keep_scores) {
     const double scores = tokens * num(m.heads) * seq;
-    e.split += scores * (style.dropout_masks ? 2 : 1);
-    e.split_bytes += style.dropout_masks ? scores : 0;
+    e.scores = scores * (style.dropout_masks ? 2 : 1);
+    e.score_bytes = style.dropout_masks ? scores : 0;
   } else {
     e.split_bytes += tokens * num(m.heads) * 4;  // log-sum-exp of each row
   }
@@ -52,10 +52,12 @@ LayerElements layer_elements(const RunSpec& run, const ActivationStyle& style, b
   return e;
 }
 
-Bytes bytes_of(const LayerElements& e, const LayoutSpec& l, double element_bytes) {
-  const double t = num(l.tensor), whole = l.sequence_parallel ? t : 1;
-  return Bytes((e.split * element_bytes + e.split_bytes) / t +
-               (e.whole * element_bytes + e.whole_bytes) / whole);
+Bytes bytes_of(const LayerElements& e, const LayoutSpec& l, const ActivationStyle& style) {
+  const double t = num(l.tensor), whole = l.sequence_parallel ? t : 1, b = style.element_bytes;
+  return Bytes((style.split_scale * (e.split * b + e.split_bytes) +
+                style.score_scale * (e.scores * b + e.score_bytes)) /
+                   t +
+               style.whole_scale * (e.whole * b + e.whole_bytes) / whole);
 }
 
 bool is_adapter(const RunSpec& run) {
@@ -101,7 +103,7 @@ Bytes layer_activation_bytes(const RunSpec& run, const ActivationStyle& style) {
     return Bytes(tokens * num(run.model.hidden) * style.element_bytes / whole);
   }
   const bool keep_scores = !run.flash_attention && run.recompute != Recompute::kSelective;
-  return bytes_of(layer_elements(run, style, keep_scores), run.layout, style.element_bytes);
+  return bytes_of(layer_elements(run, style, keep_scores), run.layout, style);
 }
 
 double in_flight_micro_batches(const LayoutSpec& l, int64_t micro_batches, int64_t stage) {
@@ -163,6 +165,8 @@ Footprint footprint(const RunSpec& run, const FootprintOptions& options) {
   auto sharded = [&](double d, double e, bool on) { return on ? d / shards + e / expert_shards : d + e; };
 
   double weight = style.fp32_parameters ? 4 : parameter_bytes(run.precision);
+  const bool narrow = run.precision == Precision::kFp8 || run.precision == Precision::kFp4;
+  if (is_adapter(run) && narrow) weight = 1;  // frozen weights can stay in 8 bits
   if (run.training == TrainingKind::kQlora)
     weight = 0.5 + 4.0 / 64;  // 4 bits and one fp32 scale per block of 64
   add(FootprintKind::kParameters, "weights", Lifetime::kPersistent,
@@ -187,8 +191,7 @@ Footprint footprint(const RunSpec& run, const FootprintOptions& options) {
   const double in_flight = in_flight_micro_batches(l, run.batch.micro_batches(l), options.pipeline_stage);
   add(FootprintKind::kActivations, "kept for backward", Lifetime::kForwardBackward,
       layer_activation_bytes(run, style).value() * layers * in_flight);
-  const Bytes whole_layer =
-      bytes_of(layer_elements(run, style, !run.flash_attention), l, style.element_bytes);
+  const Bytes whole_layer = bytes_of(layer_elements(run, style, !run.flash_attention), l, style);
   if (run.recompute == Recompute::kFull)
     add(FootprintKind::kTransient, "layer being recomputed", Lifetime::kForwardBackward, whole_layer.value());
   const double tokens = num(run.batch.micro_batch) * num(run.batch.sequence_length) / num(l.context);
@@ -198,7 +201,7 @@ Footprint footprint(const RunSpec& run, const FootprintOptions& options) {
       tokens * style.element_bytes * (widest / num(l.tensor) + 2 * num(m.hidden)));
   if (options.pipeline_stage == l.pipeline - 1)
     add(FootprintKind::kLogits, "logits and their gradient", Lifetime::kForwardBackward,
-        tokens * num(m.vocab) / num(l.tensor) * (style.element_bytes + 4 * style.logits_copies_fp32));
+        tokens * num(m.vocab) / (style.logits_split ? num(l.tensor) : 1) * style.logits_bytes);
 
   if (l.zero_stage == 3) {
     const double per_layer = (held.dense + held.expert) / layers;

@@ -45,8 +45,13 @@ struct ActivationStyle {
   bool dropout_masks = false;           // one byte per element, three times a layer
   bool keeps_norm_output = true;        // input and output of each norm, or only the input
   bool keeps_activation_output = true;  // the product that enters the second feed-forward matrix
-  double logits_copies_fp32 = 2;        // logits and their gradient in fp32, of one micro-batch
-  bool fp32_parameters = false;         // working copy is fp32 under autocast (FSDP mixed precision)
+  double logits_bytes = 10;  // of each logit of one micro-batch: 16-bit, fp32 copy and its gradient
+  bool logits_split = true;  // over tensor parallelism
+  // What a framework keeps beyond the table: unfused kernels save their intermediate results too.
+  double whole_scale = 1;        // tensors that tensor parallelism does not split: norms, residual stream
+  double split_scale = 1;        // tensors that it splits
+  double score_scale = 1;        // attention scores, where they reach memory
+  bool fp32_parameters = false;  // working copy is fp32 under autocast (FSDP mixed precision)
 };
 
 struct FootprintOptions {

@@ -1,0 +1,43 @@
+// plan/search.h
+// Finds the fastest layout that fits: every combination of tensor, pipeline, context and expert parallelism,
+// virtual stages, ZeRO stage, micro-batch and recomputation that divides. Exhaustive, so the first is the
+// optimum of the model; what cannot win is skipped only by bounds that are proven (a test compares with brute
+// force). Cost         a microsecond or two per layout; one thread. Errors       Usage: no layout divides, or
+// none fits (says the least memory that any needs).
+#pragma once
+#include <vector>
+
+#include "plan/predict.h"
+
+namespace stoker::plan {
+
+struct SearchSpace {
+  int64_t max_tensor = 0;  // 0: the accelerators of a fast domain, at most 64
+  int64_t max_pipeline = 64;
+  int64_t max_context = 16;
+  int64_t max_micro_batch = 8;
+  int64_t max_virtual_stages = 16;
+  bool vary_zero = true;       // else the stage that is given
+  bool vary_recompute = true;  // else as given
+};
+
+struct RankedLayout {
+  RunSpec run;
+  Prediction prediction;
+};
+
+struct SearchResult {
+  std::vector<RankedLayout> best;  // fastest first
+  int64_t considered = 0;          // combinations that divide
+  int64_t did_not_fit = 0;
+  int64_t slower_by_bound =
+      0;  // fitted, but a lower bound of their time showed that they are not among the best
+};
+
+// `input.run.layout` and micro-batch are what is searched for; the rest of `input` is kept.
+SearchResult search(const PlanInput& input, const SearchSpace& space, size_t keep = 3);
+
+// Every candidate of the space, in a fixed order: for brute-force checks.
+std::vector<RunSpec> enumerate_layouts(const PlanInput& input, const SearchSpace& space);
+
+}  // namespace stoker::plan

@@ -7,6 +7,7 @@ void add_plan(CLI::App& app) {
   plan->require_subcommand(1);
   add_plan_validate(*plan);
   add_plan_fit(*plan);
+  add_plan_validate_energy(*plan);
 }
 
 }  // namespace stoker::cli

@@ -28,5 +28,6 @@ void add_bench_comm(CLI::App& bench_parent);
 void add_plan(CLI::App& app);
 void add_plan_validate(CLI::App& plan);
 void add_plan_fit(CLI::App& plan);
+void add_plan_validate_energy(CLI::App& plan);
 
 }  // namespace stoker::cli

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "plan/catalog.h"
 #include "plan/catalog_files.h"
 #include "plan/csv.h"
 
@@ -143,7 +144,7 @@ GridRegion grid_region(std::string_view code) {
     known.push_back(region.code);
   }
   fail(ErrorKind::kUsage, "unknown grid region '{}'; nearest: {}. All: {}", code,
-       fmt::join(closest_names(code, known), ", "), fmt::join(known, " "));
+       fmt::join(nearest_names(code, known), ", "), fmt::join(known, " "));
 }
 
 EnergyUse energy_use(const PowerDraw& draw, Band<Seconds> duration, Band<double> pue, const GridRegion& grid,

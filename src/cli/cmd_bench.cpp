@@ -8,6 +8,7 @@ void add_bench(CLI::App& app) {
   add_bench_step(*bench);
   add_bench_comm(*bench);
   add_bench_tokenizer(*bench);
+  add_bench_plan(*bench);
 }
 
 }  // namespace stoker::cli

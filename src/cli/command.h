@@ -27,6 +27,7 @@ void add_chaos(CLI::App& app);
 void add_top(CLI::App& app);
 void add_coordinator(CLI::App& app);
 void add_bench_comm(CLI::App& bench_parent);
+void add_bench_plan(CLI::App& bench_parent);
 void add_plan(CLI::App& app);
 void add_plan_validate(CLI::App& plan);
 void add_plan_fit(CLI::App& plan);

@@ -149,6 +149,7 @@ std::vector<SoftwareRule> load_software() {
     h.logits_split = whole("logits_whole") == 0;
     h.sequence_length = whole("sequence_length");
     h.vocab = whole("vocab");
+    h.chunks = whole("chunks");
     rules.push_back(std::move(rule));
   }
   return rules;

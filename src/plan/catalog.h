@@ -38,7 +38,7 @@ struct EngineHabits {
   bool fp32_parameters = false;  // FSDP: sharded fp32 weights, gathered as bf16
   double gradient_bytes = 4;
   bool logits_split = true;
-  int64_t sequence_length = 0, vocab = 0;  // 0: no habit
+  int64_t sequence_length = 0, vocab = 0, chunks = 0;  // 0: no habit
   ActivationStyle style() const;
 };
 

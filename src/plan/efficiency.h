@@ -25,6 +25,7 @@ namespace stoker::plan {
   X(kQuantise, "quantise", 1.0, "times ideal", "memory traffic of casting to 8 or 4 bits")               \
   X(kKernel, "kernel", 6e-6, "s", "fixed cost of one kernel on the accelerator")                         \
   X(kHostLayer, "host_layer", 3e-4, "s", "host time to launch one layer's forward pass")                 \
+  X(kHostExperts, "host_experts", 2.0, "times", "host time of a layer with experts over a dense one")    \
   X(kTile, "tile", 96, "elements", "width of a matrix at which a product reaches half its rate")         \
   X(kInside, "inside", 0.75, "of peak", "collective bandwidth inside the fast domain")                   \
   X(kBetween, "between", 0.70, "of peak", "collective bandwidth between nodes")                          \

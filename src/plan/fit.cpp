@@ -28,6 +28,7 @@ constexpr Freedom kTimeFreedom[] = {
     {Term::kQuantise, 0.4, 0, 0.2, 0, 0},
     {Term::kKernel, 0.6, 0.3, 0.3, 0, 0},
     {Term::kHostLayer, 0.6, 0.2, 0.6, 0.2, 0.2},
+    {Term::kHostExperts, 0.4, 0.2, 0.3, 0.3, 0.2},
     {Term::kTile, 0.7, 0.3, 0.3, 0, 0},
     {Term::kInside, 0.2, 0.2, 0.1, 0, 0},
     {Term::kBetween, 0.3, 0.2, 0.3, 0.1, 0.1},
@@ -38,7 +39,7 @@ constexpr Freedom kTimeFreedom[] = {
     {Term::kDataExposed, 0.5, 0, 0.5, 0.1, 0.2},
     {Term::kPipelineExposed, 0.5, 0, 0.5, 0, 0},
     {Term::kBubble, 0.1, 0, 0.2, 0, 0},
-    {Term::kExperts, 0.3, 0.15, 0.2, 0.1, 0.1},
+    {Term::kExperts, 0.3, 0.2, 0.2, 0.2, 0.2},
     {Term::kOptimizer, 0.3, 0, 0.4, 0, 0},
     {Term::kFixed, 0.8, 0, 0.8, 0.3, 0},
     {Term::kStraggler, 0.6, 0, 0.6, 0.2, 0},
@@ -166,7 +167,7 @@ double Fitter::log_error(const FitRow& row) const {
   for (size_t t = 0; t < kTerms; ++t) e.value[t] = std::exp(logs[t]);
   for (Term t : kShares) e.value[static_cast<size_t>(t)] = std::min(1.0, e.value[static_cast<size_t>(t)]);
   if (row.what == Observation::kTime) {
-    const Seconds s = predict_step_time(row.run->input, e).total;
+    const Seconds s = predicted_step(*row.run, e);
     return std::log(predicted_in_metric(*row.run, s) / row.run->measured);
   }
   PlanInput in = row.run->input;

@@ -70,7 +70,12 @@ Prediction predict(const PlanInput& in, const Efficiency& e) {
 }
 
 Prediction predict(const PlanInput& in) {
-  validate(in.run);
+  // The engine deals equal chunks only; a plan may leave the last stages a layer short, as published runs do.
+  RunSpec dealt = in.run;
+  const int64_t pieces =
+      std::max<int64_t>(1, in.run.layout.pipeline) * std::max<int64_t>(1, in.run.layout.virtual_stages);
+  if (dealt.model.layers >= pieces) dealt.model.layers = (dealt.model.layers + pieces - 1) / pieces * pieces;
+  validate(dealt);
   validate(in.hardware);
   if (in.run.layout.world_size() != in.hardware.accelerators)
     fail(ErrorKind::kUsage, "layout {} needs {} workers but hardware has {} accelerators: make them equal",

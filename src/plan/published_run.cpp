@@ -143,6 +143,7 @@ void RowReader::read_precision() {
   run.precision = a.family == "V100" ? Precision::kFp16 : Precision::kBf16;
   if (software_.habits.engine == "mlperf") {  // submissions race: the narrowest type that the chip had then
     if (a.fp8 > FlopsPerSecond(0) && !a.family.starts_with("TPU")) run.precision = Precision::kFp8;
+    if (a.family == "Gaudi2" && software_.release.ends_with("v3.0")) run.precision = Precision::kBf16;
     if (a.fp4 > FlopsPerSecond(0) && software_.release.ends_with("v5.1") && !a.family.starts_with("MI"))
       run.precision = Precision::kFp4;
   }
@@ -186,16 +187,24 @@ int64_t zero_stage_of(const std::string& stated, const EngineHabits& habits) {
 
 void RowReader::choose_layout(int64_t accelerators) {
   LayoutSpec& l = out_.input.run.layout;
-  // The least model parallelism that fits: what a tuner would start from.
+  // The least model parallelism that fits: what a tuner would start from. Fewer sequences than accelerators leave
+  // the rest to share each sequence.
   constexpr std::pair<int64_t, int64_t> kTries[] = {{1, 1}, {2, 1}, {4, 1}, {8, 1},  {4, 4},
                                                     {8, 2}, {8, 4}, {8, 8}, {8, 16}, {8, 32}};
-  Efficiency priors = EfficiencyTable().resolve("", "", "");
+  const int64_t sequences = whole("global_batch", accelerators), stated_context = l.context;
+  const Efficiency priors = EfficiencyTable().resolve("", "", "");
   for (const auto& [tensor, pipeline] : kTries) {
-    if (accelerators % (tensor * pipeline * l.context)) continue;
+    l.context = stated_context;
+    const int64_t model = tensor * pipeline;
+    if (accelerators % (model * sequences) == 0 && accelerators > model * sequences)
+      l.context = std::max(l.context, accelerators / (model * sequences));
+    if (accelerators % (model * l.context)) continue;
     l.tensor = tensor, l.pipeline = pipeline;
-    l.data = accelerators / (tensor * pipeline * l.context);
+    l.data = accelerators / (model * l.context);
     l.sequence_parallel = tensor > 1;
-    if (predict_memory(out_.input, priors).verdict == Verdict::kFits) break;
+    PlanInput least = out_.input;
+    if (!out_.recompute_stated) least.run.recompute = Recompute::kFull;
+    if (predict_memory(least, priors).verdict == Verdict::kFits) break;
   }
   assume(fmt::format("layout {}", to_string(l)));
 }
@@ -239,7 +248,11 @@ void RowReader::read_layout() {
   if (text("seq_len").empty()) {
     static const std::regex longest(R"(longest example (\d+) tokens)");
     std::smatch m;
-    if (std::regex_search(notes_, m, longest)) b.sequence_length = std::stoll(m[1]);
+    if (std::regex_search(notes_, m, longest)) {
+      b.sequence_length = std::stoll(m[1]);
+      out_.mean_length =
+          std::max<int64_t>(1, b.sequence_length / 8);  // instruction data: the mean is far below
+    }
     assume(fmt::format("sequence length {}", b.sequence_length));
   }
   b.micro_batch = whole("micro_batch", 1);
@@ -262,6 +275,12 @@ void RowReader::read_layout() {
   const std::string sp = lower(text("sequence_parallel"));
   l.sequence_parallel = l.tensor > 1 && (sp == "yes" || (sp != "no" && in.run.flash_attention));
   l.virtual_stages = l.pipeline > 1 ? whole("vpp", 1) : 1;
+  if (l.pipeline > 1 && text("vpp").empty() && software_.habits.chunks > 1) {
+    const int64_t per_stage = in.run.model.layers / l.pipeline;
+    l.virtual_stages = std::min(software_.habits.chunks, std::max<int64_t>(1, per_stage));
+    while (l.virtual_stages > 1 && per_stage % l.virtual_stages) --l.virtual_stages;
+    assume(fmt::format("{} chunks per pipeline worker", l.virtual_stages));
+  }
   if (l.virtual_stages > 1) l.schedule = PipelineSchedule::kInterleaved;
   static const std::regex group(R"(fsdp x(\d+))");
   std::smatch m;
@@ -300,9 +319,13 @@ void RowReader::read_measured() {
   } else if (o.metric == Metric::kNone && !o.peak_memory_gb) {
     o.reason = "no step time, rate, MFU or memory measured";
   }
-  // A step of another batch than the row's layout can be told only by its rate.
-  if (o.metric == Metric::kStepSeconds && !number("global_batch") && number("tokens_per_s_per_gpu"))
-    o.metric = Metric::kTokensPerSecondPerAccelerator, o.measured = *number("tokens_per_s_per_gpu");
+  // Seconds of a step whose batch is not stated tell nothing; its rate does.
+  if (o.metric == Metric::kStepSeconds && !number("global_batch")) {
+    if (const auto rate = number("tokens_per_s_per_gpu"))
+      o.metric = Metric::kTokensPerSecondPerAccelerator, o.measured = *rate;
+    else if (const auto f = number("tflops_per_gpu")) o.metric = Metric::kTeraflops, o.measured = *f;
+    else if (const auto u = number("mfu_pct")) o.metric = Metric::kMfuPercent, o.measured = *u;
+  }
 }
 
 void RowReader::read() {
@@ -317,7 +340,8 @@ void RowReader::read() {
   out_.source_group = out_.id.substr(0, digits);
   while (!out_.source_group.empty() && !std::isalnum(static_cast<unsigned char>(out_.source_group.back())))
     out_.source_group.pop_back();
-  software_ = identify_software(out_.source + "; " + std::string(text("notes")));
+  software_ =
+      identify_software(fmt::format("{}; {}; precision={};", out_.source, text("notes"), text("precision")));
   out_.input.engine = software_.habits.engine;
   out_.input.release = software_.release;
   read_measured();
@@ -353,6 +377,13 @@ std::vector<PublishedRun> read_published_runs(const CsvTable& table, const std::
     }
   }
   return runs;
+}
+
+Seconds predicted_step(const PublishedRun& run, const Efficiency& efficiency) {
+  if (!run.mean_length) return predict_step_time(run.input, efficiency).total;
+  PlanInput mean = run.input;
+  mean.run.batch.sequence_length = run.mean_length;
+  return predict_step_time(mean, efficiency).total;
 }
 
 double predicted_in_metric(const PublishedRun& run, Seconds step) {

@@ -24,6 +24,7 @@ struct PublishedRun {
   std::string reason;  // not empty: cannot be predicted, and why
   std::vector<std::string> assumed;
   PlanInput input;
+  int64_t mean_length = 0;  // where sequences vary: memory follows the longest, time the mean
   Metric metric = Metric::kNone;
   double measured = 0;
   bool hardware_flops = false;    // teraflops count recomputation
@@ -36,6 +37,9 @@ struct PublishedRun {
 };
 
 std::vector<PublishedRun> read_published_runs(const CsvTable& table, const std::string& file);
+
+// Step time of the row: of its mean sequence length where lengths vary.
+Seconds predicted_step(const PublishedRun& run, const Efficiency& efficiency);
 
 // The prediction in the row's own metric.
 double predicted_in_metric(const PublishedRun& run, Seconds step);

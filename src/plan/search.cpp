@@ -14,6 +14,17 @@ std::vector<int64_t> divisors_up_to(int64_t n, int64_t most) {
   return found;
 }
 
+// Chunks per pipeline worker that leave less than a tenth of the workers' places empty.
+std::vector<int64_t> chunk_counts(int64_t layers, int64_t pipeline, int64_t most) {
+  if (pipeline == 1) return {1};
+  std::vector<int64_t> found;
+  for (int64_t v = 1; v <= most && v * pipeline <= layers; ++v) {
+    const int64_t pieces = v * pipeline, places = (layers + pieces - 1) / pieces * pieces;
+    if (10 * (places - layers) <= layers) found.push_back(v);
+  }
+  return found;
+}
+
 // Calls visit(run) for every layout that divides; `run` is reused between calls.
 template <typename Visit>
 void for_each_layout(const PlanInput& input, const SearchSpace& space, Visit visit) {
@@ -30,8 +41,7 @@ void for_each_layout(const PlanInput& input, const SearchSpace& space, Visit vis
   BatchSpec& b = run.batch;
   for (int64_t tensor : divisors_up_to(m.heads, max_tensor)) {
     if (world % tensor || m.ffn % tensor || (m.kv_heads % tensor && tensor % m.kv_heads)) continue;
-    for (int64_t pipeline : divisors_up_to(m.layers, space.max_pipeline)) {
-      if (world % (tensor * pipeline)) continue;
+    for (int64_t pipeline : divisors_up_to(world / tensor, std::min(space.max_pipeline, m.layers))) {
       for (int64_t context : divisors_up_to(world / (tensor * pipeline), space.max_context)) {
         if (b.sequence_length % (context * tensor)) continue;
         const int64_t data = world / (tensor * pipeline * context);
@@ -40,8 +50,7 @@ void for_each_layout(const PlanInput& input, const SearchSpace& space, Visit vis
             m.experts ? divisors_up_to(m.experts, data * context * tensor) : std::vector<int64_t>{1};
         for (int64_t expert : experts) {
           if ((data * context * tensor) % expert) continue;
-          for (int64_t chunks :
-               divisors_up_to(m.layers / pipeline, pipeline > 1 ? space.max_virtual_stages : 1))
+          for (int64_t chunks : chunk_counts(m.layers, pipeline, space.max_virtual_stages))
             for (int64_t micro : divisors_up_to(b.global_batch / data, space.max_micro_batch)) {
               if (chunks > 1 && (b.global_batch / (data * micro)) % pipeline) continue;
               for (int64_t zero = 0; zero <= (pipeline > 1 ? 2 : 3); ++zero) {

@@ -140,7 +140,9 @@ double StepModel::expert_forward() const {
 
 double StepModel::attention_forward() const {
   const double flops = 4 * tokens_ * seq_ * q_ / t_ * in_.score_scale;
-  if (run_.flash_attention) return flops / 2 / rate_.attention + rate_.kernel;
+  // A narrow head leaves the matrix units waiting for the softmax: 128 wide is the reference.
+  const double width = num(run_.model.head_dim), fill = width / (width + 40) * (168.0 / 128.0);
+  if (run_.flash_attention) return flops / 2 / (rate_.attention * fill) + rate_.kernel;
   const double scores = tokens_ * seq_ * num(run_.model.heads) / t_;
   return flops / rate_.dense16 + 2 * scores * e_[Term::kUnfusedAttention] / rate_.memory + 5 * rate_.kernel;
 }
@@ -247,7 +249,10 @@ StepTime StepModel::compute() {
   const LayoutSpec& l = run_.layout;
   const double clock = e_[Term::kCompute] * (adapter_ ? e_[Term::kAdapter] : 1);
   const double micro = std::max(1.0, num(run_.batch.global_batch) / num(run_.batch.micro_batch * l.data));
-  const double stage_layers = num(m.layers) / num(l.pipeline);
+  // Layers that do not divide evenly are dealt so that the head's stage has fewer.
+  const int64_t pieces = l.pipeline * l.virtual_stages;
+  const double stage_layers = num((m.layers + pieces - 1) / pieces * l.virtual_stages);
+  const double spare_layers = stage_layers * num(l.pipeline) - num(m.layers);
 
   const double linear = clock * (linear_forward() + expert_forward());
   const double attention = clock * attention_forward();
@@ -267,7 +272,7 @@ StepTime StepModel::compute() {
   const double comm_passes = run_.recompute == Recompute::kFull ? 3 : 2;  // forward, backward, again
 
   // The host launches kernels; where it is slower the accelerator waits.
-  const double host = e_[Term::kHostLayer] * (m.experts ? 2.0 : 1.0);
+  const double host = e_[Term::kHostLayer] * (m.experts ? e_[Term::kHostExperts] : 1.0);
   const double forward_device = linear + attention + passes + tensor + expert + context;
   const double backward_device = backward_linear + backward_attention + backward_passes + again +
                                  (comm_passes - 1) * (tensor + expert) + context;
@@ -278,11 +283,8 @@ StepTime StepModel::compute() {
 
   const double head = clock * head_seconds();
   const double layer = forward_device + backward_device + host_wait;
-  const double stage = stage_layers * layer;
-  // Layers that do not divide evenly are dealt so that the head's stage has fewer.
-  const bool uneven = m.layers % (l.pipeline * l.virtual_stages) != 0;
-  const double head_wait = l.pipeline == 1 || uneven ? head / num(l.pipeline) : head;
-  const double mean_stage = stage + head / num(l.pipeline);
+  const double head_wait = std::max(0.0, head - spare_layers * layer);
+  const double mean_stage = (num(m.layers) * layer + head) / num(l.pipeline);
 
   StepTime out;
   auto at = [&out](StepTerm t) -> Seconds& { return out.terms[static_cast<size_t>(t)]; };

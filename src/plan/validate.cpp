@@ -51,7 +51,7 @@ RowResult judge(const PublishedRun& run, const EfficiencyTable& table) {
       r.memory_error = std::abs(r.predicted_peak_gb / *run.peak_memory_gb - 1);
       r.memory_compared = true;
     }
-    const Seconds step = predict_step_time(in, e).total;
+    const Seconds step = predicted_step(run, e);
     r.predicted_step_s = step.value();
     if (run.metric == Metric::kNone) {
       if (!run.failed) r.reason = "only memory was measured";

@@ -1,5 +1,7 @@
 #include "data/tokenizer/bpe.h"
 
+#include <smmintrin.h>
+
 #include <bit>
 #include <cstring>
 #include <queue>
@@ -15,6 +17,7 @@ Bpe::Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& 
   mask_ = size - 1;
   shift_ = 64 - std::countr_zero(size);
   for (const Merge& m : merges) {
+    short_ranks_ &= m.rank < (1u << 26) - 1;
     size_t i = home(m.left, m.right);
     while (slots_[i].left >= 0 && (slots_[i].left != m.left || slots_[i].right != m.right))
       i = (i + 1) & mask_;
@@ -37,33 +40,53 @@ void Bpe::no_token(uint8_t byte) {
 }
 
 void Bpe::merge(std::string_view piece, std::vector<int32_t>& out) const {
-  if (piece.size() > kShortPiece) return merge_long(piece, out);
+  if (piece.size() > kShortPiece || !short_ranks_) return merge_long(piece, out);
   int32_t tokens[kShortPiece];
   out.insert(out.end(), tokens, tokens + merge_short(piece, tokens));
 }
 
+// order[i] is rank << 6 | i of the pair that starts at position i, all ones where there is none: the smallest is the
+// next merge, the leftmost among equals. Positions stay where they are; gone ones are skipped through next and previous.
 size_t Bpe::merge_short(std::string_view piece, int32_t* tokens) const {
   const auto* bytes = reinterpret_cast<const uint8_t*>(piece.data());
-  size_t n = piece.size();
-  Found pair[kShortPiece];  // pair[i]: of tokens i and i+1
+  const size_t n = piece.size();
+  alignas(16) uint32_t order[kShortPiece];
+  int32_t result[kShortPiece];
+  uint8_t next[kShortPiece + 1], previous[kShortPiece + 1];
+  auto set = [&](size_t i, Found f) {
+    order[i] = f.rank == kNone ? kNone : f.rank << 6 | static_cast<uint32_t>(i);
+    result[i] = f.id;
+  };
+  const size_t groups = (n + 3) / 4;
+  for (size_t i = n ? n - 1 : 0; i < groups * 4; ++i) order[i] = kNone;
   for (size_t i = 0; i < n; ++i) {
     tokens[i] = byte_tokens_[bytes[i]];
     if (tokens[i] < 0) [[unlikely]]
       no_token(bytes[i]);
-    if (i + 1 < n) pair[i] = byte_pairs_[size_t{bytes[i]} << 8 | bytes[i + 1]];
+    next[i] = static_cast<uint8_t>(i + 1);
+    previous[i + 1] = static_cast<uint8_t>(i);
+    if (i + 1 < n) set(i, byte_pairs_[size_t{bytes[i]} << 8 | bytes[i + 1]]);
   }
-  while (n > 1) {
-    size_t best = 0;
-    for (size_t i = 1; i + 1 < n; ++i) best = pair[i].rank < pair[best].rank ? i : best;
-    if (pair[best].rank == kNone) break;
-    tokens[best] = pair[best].id;
-    --n;
-    for (size_t i = best + 1; i < n; ++i) tokens[i] = tokens[i + 1];
-    for (size_t i = best + 1; i + 1 < n; ++i) pair[i] = pair[i + 1];
-    if (best + 1 < n) pair[best] = find(tokens[best], tokens[best + 1]);
-    if (best > 0) pair[best - 1] = find(tokens[best - 1], tokens[best]);
+  previous[0] = 0;
+  for (;;) {
+    __m128i least = _mm_load_si128(reinterpret_cast<const __m128i*>(order));
+    for (size_t g = 1; g < groups; ++g)
+      least = _mm_min_epu32(least, _mm_load_si128(reinterpret_cast<const __m128i*>(order) + g));
+    least = _mm_min_epu32(least, _mm_shuffle_epi32(least, 0x4E));
+    least = _mm_min_epu32(least, _mm_shuffle_epi32(least, 0xB1));
+    const auto best = static_cast<uint32_t>(_mm_cvtsi128_si32(least));
+    if (best == kNone) break;
+    const size_t i = best & 63, gone = next[i], after = next[gone], before = previous[i];
+    tokens[i] = result[i];
+    order[gone] = kNone;
+    next[i] = static_cast<uint8_t>(after);
+    previous[after] = static_cast<uint8_t>(i);
+    set(i, after < n ? find(tokens[i], tokens[after]) : Found{kNone, -1});
+    if (i) set(before, find(tokens[before], tokens[i]));
   }
-  return n;
+  size_t count = 0;
+  for (size_t i = 0; i < n; i = next[i]) tokens[count++] = tokens[i];
+  return count;
 }
 
 void Bpe::merge_long(std::string_view piece, std::vector<int32_t>& out) const {

@@ -21,8 +21,6 @@ class Bpe {
   static constexpr size_t kShortPiece = 64;
   // Appends the piece's tokens to out.
   void merge(std::string_view piece, std::vector<int32_t>& out) const;
-  // The same into tokens[0, piece.size()); returns how many. piece.size() <= kShortPiece.
-  size_t merge_short(std::string_view piece, int32_t* tokens) const;
 
  private:
   static constexpr uint32_t kNone = 0xFFFFFFFF;
@@ -45,10 +43,12 @@ class Bpe {
     const uint64_t key = uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
     return (key * 0x9E3779B97F4A7C15u) >> shift_;
   }
+  size_t merge_short(std::string_view piece, int32_t* tokens) const;
   void merge_long(std::string_view piece, std::vector<int32_t>& out) const;
   [[noreturn]] static void no_token(uint8_t byte);
 
   std::array<int32_t, 256> byte_tokens_;
+  bool short_ranks_ = true;        // ranks and a position fit into 32 bits
   std::vector<Found> byte_pairs_;  // [left byte << 8 | right byte]: half of all lookups
   std::vector<Slot> slots_;
   size_t mask_ = 0;

@@ -35,8 +35,7 @@ TokenizerSpeed measure_tokenizer(std::string_view text, const TrainOptions& opti
 
   at = monotonic_s();
   uint64_t pieces = 0;
-  for_each_piece(piece_finder(options.split), text,
-                 [&](std::string_view piece) { pieces += !piece.empty(); });
+  for_each_piece(PieceFinder(options.split), text, [&](std::string_view piece) { pieces += !piece.empty(); });
   speed.split_s = lap();
   speed.pieces = pieces;
 

@@ -32,6 +32,11 @@ class MergeSearch {
   // id at symbol_[p], dead_ at the others, and p at start_[p + n - 1]: both neighbours are found without
   // links.
   static constexpr int32_t kDead = -1, kGap = -2;
+  struct Cell {
+    int32_t symbol;
+    uint32_t start;
+    int64_t weight;  // how often the piece occurs
+  };
   struct Pair {
     int32_t left, right;
     int64_t count = 0;
@@ -56,24 +61,28 @@ class MergeSearch {
   // What one merge changes, by neighbour: dense arrays with a list of touched entries instead of hashing each
   // place.
   struct Tally {
-    std::vector<int64_t> gained, lost;
+    std::vector<int64_t> gained;  // by the new pair, and lost by the old one
     std::vector<uint32_t> places;
     std::vector<int32_t> touched;
     std::vector<std::pair<int32_t, uint32_t>> records;  // neighbour, place of the new pair
-    void resize(size_t ids) { gained.resize(ids), lost.resize(ids), places.resize(ids); }
+    void resize(size_t ids) { gained.resize(ids), places.resize(ids); }
     void touch(int32_t id) {
-      if (!gained[static_cast<size_t>(id)] && !lost[static_cast<size_t>(id)]) touched.push_back(id);
+      if (!gained[static_cast<size_t>(id)]) touched.push_back(id);
     }
   };
 
   void lay_out(const PieceCounter& pieces, int32_t first_byte_id);
   void count_first_pairs();
   uint32_t pair_index(int32_t left, int32_t right);
-  void apply(int32_t left, int32_t right, int32_t result, uint32_t pair);
-  void record(Tally& tally, bool neighbour_is_left, int32_t result);
+  void apply(int32_t left, int32_t right, int32_t result, uint32_t pair, int64_t least);
+  void grow_pair_slots();
+  size_t pair_home(int32_t left, int32_t right) const {
+    const uint64_t key = uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
+    return (key * 0x9E3779B97F4A7C15u) >> pair_shift_;
+  }
+  void record(Tally& tally, bool neighbour_is_left, int32_t result, int64_t least);
   void settle(Tally& tally, bool neighbour_is_left, int32_t other);
   int32_t result_of(int32_t left, int32_t right);
-  size_t length(int32_t id) const { return tokens_[static_cast<size_t>(id - first_id_)].size(); }
 
   int32_t first_id_;
   std::unordered_set<std::string> forbidden_;
@@ -82,15 +91,15 @@ class MergeSearch {
   std::unordered_map<std::string, int32_t> ids_;
   std::vector<Merge> merges_;
 
-  std::vector<int32_t> symbol_;
-  std::vector<uint32_t> start_, piece_;
-  std::vector<int64_t> weight_;  // by piece
+  std::vector<Cell> cells_;
 
   std::vector<Pair> pairs_;
-  std::unordered_map<uint64_t, uint32_t> pair_ids_;
+  std::vector<uint32_t> pair_slots_;  // open addressing: index into pairs_ + 1, 0 where empty
+  int pair_shift_ = 0;
   std::vector<Slice> slices_;
   std::vector<uint32_t> places_;
   std::vector<uint32_t> scratch_;
+  std::vector<uint64_t> next_place_;
   std::priority_queue<Candidate> queue_;
   Tally left_, right_;
 };

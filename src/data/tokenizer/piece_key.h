@@ -2,6 +2,7 @@
 // Short pieces as 16-byte values: up to 15 bytes, zero-padded, with the length in the last byte. Two loads
 // and a mask make one, two compares test one. Private to this room.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -15,24 +16,33 @@ struct PieceKey {
 
 inline constexpr size_t kMaxKeyBytes = 15;
 
+// [length]: ones over that many bytes.
+inline constexpr auto kKeyMasks = [] {
+  std::array<PieceKey, kMaxKeyBytes + 1> masks;
+  for (size_t length = 0; length <= kMaxKeyBytes; ++length) {
+    masks[length].low = length >= 8 ? ~uint64_t{0} : (uint64_t{1} << 8 * length) - 1;
+    masks[length].high = length <= 8 ? 0 : (uint64_t{1} << 8 * (length - 8)) - 1;
+  }
+  return masks;
+}();
+
+// Only the first 15 bytes of a longer piece count: such a key is of no use but harmless to make.
 // readable: bytes that may be read from piece.data(), at least piece.size().
 inline PieceKey make_key(const char* data, size_t size, size_t readable) {
   PieceKey k;
+  const size_t length = size < kMaxKeyBytes ? size : kMaxKeyBytes;
   if (readable >= 16) [[likely]] {
     std::memcpy(&k.low, data, 8);
     std::memcpy(&k.high, data + 8, 8);
-    // Shifts by 64 are undefined, so the widest case is taken in two steps.
-    const uint64_t low_mask = size >= 8 ? ~uint64_t{0} : (uint64_t{1} << 8 * size) - 1;
-    const uint64_t high_mask = size <= 8 ? 0 : (uint64_t{1} << 8 * (size - 8)) - 1;
-    k.low &= low_mask;
-    k.high &= high_mask;
+    k.low &= kKeyMasks[length].low;
+    k.high &= kKeyMasks[length].high;
   } else {
     char bytes[16] = {};
-    std::memcpy(bytes, data, size);
+    std::memcpy(bytes, data, length);
     std::memcpy(&k.low, bytes, 8);
     std::memcpy(&k.high, bytes + 8, 8);
   }
-  k.high |= uint64_t{size} << 56;
+  k.high |= uint64_t{length} << 56;
   return k;
 }
 

@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <mutex>
 #include <unordered_map>
 
 #include "base/error.h"
 #include "data/tokenizer/added_tokens.h"
 #include "data/tokenizer/bpe.h"
+#include "data/tokenizer/encode_cache.h"
 #include "data/tokenizer/normalize.h"
-#include "data/tokenizer/split_scalar.h"
 
 namespace stoker::tokenizer {
 namespace {
@@ -80,12 +81,41 @@ struct Tokenizer::State {
   std::unordered_map<std::string_view, int32_t> vocab_ids, added_ids;
   AddedTokenMatcher raw_matcher, normalized_matcher;
   Bpe bpe;
+  PieceFinder find;
+  std::function<int32_t(std::string_view)> whole;  // with ignore_merges: the token that is the piece, or -1
+
+  // Each encoding thread works with a cache of its own; they are kept for the next one.
+  mutable std::mutex idle_mutex;
+  mutable std::vector<std::unique_ptr<EncodeCache>> idle;
+  struct Lease {
+    explicit Lease(const State& s) : state(s) {
+      std::lock_guard lock(s.idle_mutex);
+      if (s.idle.empty()) {
+        cache = std::make_unique<EncodeCache>(s.bpe, s.whole);
+      } else {
+        cache = std::move(s.idle.back());
+        s.idle.pop_back();
+      }
+    }
+    ~Lease() {
+      std::lock_guard lock(state.idle_mutex);
+      state.idle.push_back(std::move(cache));
+    }
+    const State& state;
+    std::unique_ptr<EncodeCache> cache;
+  };
 };
 
 Tokenizer::State::State(Definition d)
     : definition((check_definition(d), std::move(d))),
       hash(hash_definition(definition)),
-      bpe(byte_tokens(definition), definition.merges) {
+      bpe(byte_tokens(definition), definition.merges),
+      find(definition.split) {
+  if (definition.ignore_merges)
+    whole = [this](std::string_view piece) {
+      const auto it = vocab_ids.find(piece);
+      return it == vocab_ids.end() ? -1 : it->second;
+    };
   for (const auto& e : definition.vocab) vocab_size = std::max(vocab_size, e.id + 1);
   for (const auto& a : definition.added) vocab_size = std::max(vocab_size, a.id + 1);
   bytes.resize(static_cast<size_t>(vocab_size));
@@ -142,22 +172,8 @@ void Tokenizer::State::encode_plain(std::string_view text, std::vector<int32_t>&
     prefixed += text;
     text = prefixed;
   }
-  with_split(definition.split, [&]<SplitPattern P>() {
-    const Splitter<P> splitter(text, UnicodeTable::get());
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t end = splitter.piece_end(begin);
-      const std::string_view piece = text.substr(begin, end - begin);
-      begin = end;
-      if (definition.ignore_merges) {
-        const auto it = vocab_ids.find(piece);
-        if (it != vocab_ids.end()) {
-          out.push_back(it->second);
-          continue;
-        }
-      }
-      bpe.merge(piece, out);
-    }
-  });
+  const Lease lease(*this);
+  lease.cache->encode(find, text, out);
 }
 
 void Tokenizer::State::encode_normalized(std::string_view text, std::vector<int32_t>& out,

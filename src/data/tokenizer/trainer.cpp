@@ -16,7 +16,7 @@ namespace stoker::tokenizer {
 
 struct BpeTrainer::State {
   TrainOptions options;
-  FindPieces find;
+  PieceFinder find{SplitPattern::kLlama3};
   // A thread takes any free lane, so that threads that add at the same time do not wait for each other.
   struct Lane {
     std::mutex busy;
@@ -42,7 +42,7 @@ BpeTrainer::BpeTrainer(TrainOptions options) : state_(std::make_unique<State>())
       if (options.special_tokens[j] == s) fail(ErrorKind::kUsage, "special token '{}' is given twice", s);
   }
   state_->options = std::move(options);
-  state_->find = piece_finder(state_->options.split);
+  state_->find = PieceFinder(state_->options.split);
   const size_t lanes = std::max(1u, std::thread::hardware_concurrency());
   for (size_t i = 0; i < lanes; ++i) state_->lanes.push_back(std::make_unique<State::Lane>());
 }

@@ -27,7 +27,7 @@ struct Flags {
   std::vector<std::string> files;
   tokenizer::TrainOptions train;
   std::vector<int32_t> ids;
-  bool special = false, template_ = false, json = false, skip_special = false;
+  bool special = false, template_ = false, json = false, skip_special = false, jsonl = false;
   int show = 0;
 };
 
@@ -100,8 +100,33 @@ void encode_files(const Flags& f, const Tokenizer& t, Sink&& sink) {
   }
 }
 
+// Each line a JSON string; each line out the list of its ids.
+void encode_jsonl(const Flags& f, const Tokenizer& t) {
+  const auto mode = f.special ? SpecialTokens::kRecognise : SpecialTokens::kAsText;
+  for (const std::string& path : f.files) {
+    std::ifstream file;
+    if (path != "-") {
+      file.open(path);
+      if (!file) fail(ErrorKind::kUsage, "cannot read '{}'", path);
+    }
+    std::istream& in = path == "-" ? std::cin : file;
+    std::string line;
+    for (uint64_t number = 1; std::getline(in, line); ++number) {
+      const auto text = nlohmann::json::parse(line, nullptr, false);
+      if (!text.is_string())
+        fail(ErrorKind::kData, "{}, line {}: expected a JSON string, found '{}'", path, number,
+             line.substr(0, 80));
+      const auto& value = text.get_ref<const std::string&>();
+      fmt::print(
+          "{}\n",
+          nlohmann::json(f.template_ ? t.encode_with_template(value, mode) : t.encode(value, mode)).dump());
+    }
+  }
+}
+
 void encode(const Flags& f) {
   const Tokenizer t = load(f);
+  if (f.jsonl) return encode_jsonl(f, t);
   if (!f.output.empty()) {
     io::AtomicFile out(io::real_file_system(), f.output);
     uint64_t count = 0;
@@ -221,6 +246,8 @@ void add_data_tokenizer(CLI::App& data_parent) {
   cmd->add_flag("--special", flags->special, "Recognise special tokens in the text");
   cmd->add_flag("--template", flags->template_,
                 "Put the tokenizer's template around each file (begin-of-text and such)");
+  cmd->add_flag("--jsonl", flags->jsonl,
+                "The files hold one JSON string a line; print a list of ids for each");
   cmd->add_option("-o,--output", flags->output, "Write 32-bit ids to this file instead of printing them");
   cmd->add_flag("--json", flags->json, "Print JSON (docs/json.md)");
   cmd->footer("Example: echo Hello | stoker data tokenizer encode -t tokenizer -");

@@ -51,6 +51,28 @@ bool flag(const json& object, const char* name, bool fallback, std::string_view 
   return value.get<bool>();
 }
 
+// Parses text whose nesting is that of a tokenizer: what reads and writes it again may then recurse.
+json parse_shallow(std::string_view text, std::string_view file) {
+  constexpr int kDeepest = 32;
+  int depth = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') {
+      while (++i < text.size() && text[i] != '"') i += text[i] == '\\';
+    } else if (c == '{' || c == '[') {
+      if (++depth > kDeepest)
+        fail(ErrorKind::kData, "{} is nested more than {} deep: this is not a tokenizer", file, kDeepest);
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  try {
+    return json::parse(text);
+  } catch (const json::exception& e) {
+    fail(ErrorKind::kData, "{} is not valid JSON: {}", file, e.what());
+  }
+}
+
 [[noreturn]] void unsupported(std::string_view what, std::string_view supported) {
   fail(ErrorKind::kUsage, "tokenizer.json: {} is not supported (supported: {})", what, supported);
 }
@@ -254,12 +276,7 @@ std::string entry_name(const Definition::Entry& e) {
 }  // namespace
 
 Definition definition_from_json(std::string_view text) {
-  json root;
-  try {
-    root = json::parse(text);
-  } catch (const json::exception& e) {
-    fail(ErrorKind::kData, "tokenizer.json is not valid JSON: {}", e.what());
-  }
+  const json root = parse_shallow(text, "tokenizer.json");
   Definition d;
   read_model(member(root, "model", "the file"), d);
   read_normalizer(optional_member(root, "normalizer"), d);
@@ -377,12 +394,7 @@ Definition definition_from_vocab_and_merges(std::string_view vocab_json, std::st
                                             SplitPattern split) {
   Definition d;
   d.split = split;
-  json vocab;
-  try {
-    vocab = json::parse(vocab_json);
-  } catch (const json::exception& e) {
-    fail(ErrorKind::kData, "vocab.json is not valid JSON: {}", e.what());
-  }
+  const json vocab = parse_shallow(vocab_json, "vocab.json");
   const NameToId ids = read_vocab(vocab, "vocab.json", d);
   size_t at = 0;
   for (bool first = true; at < merges_txt.size(); first = false) {

@@ -7,3 +7,9 @@ find_package(nlohmann_json REQUIRED)
 find_library(CLD2_LIBRARY cld2 REQUIRED)
 target_link_libraries(${ROOM_TARGET} PUBLIC PkgConfig::UTF8PROC PkgConfig::GUMBO PkgConfig::ICU PkgConfig::RE2
                       nlohmann_json::nlohmann_json ${CLD2_LIBRARY})
+# Compressed input and JSON lines.
+find_package(ZLIB REQUIRED)
+find_package(LibLZMA REQUIRED)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET GLOBAL libzstd)
+find_package(simdjson REQUIRED)
+target_link_libraries(${ROOM_TARGET} PUBLIC ZLIB::ZLIB LibLZMA::LibLZMA PkgConfig::ZSTD simdjson::simdjson)

@@ -5,6 +5,7 @@ namespace stoker::cli {
 void add_data(CLI::App& app) {
   auto* data = app.add_subcommand("data", "Raw text to clean, tokenised, versioned training data");
   data->require_subcommand(1);
+  add_data_shards(*data);
   add_data_tokenizer(*data);
 }
 

@@ -1,0 +1,246 @@
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "base/threads.h"
+#include "cli/command.h"
+#include "data/corpus/build_shards.h"
+#include "data/shard/dataset.h"
+#include "data/tokenizer/tokenizer.h"
+
+namespace stoker::cli {
+namespace {
+using Json = nlohmann::json;
+
+struct PrepareFlags {
+  corpus::PrepareOptions options;
+  std::string format;
+  double held_out = 0.01;
+  uint64_t max_bad = 0;
+  bool json = false;
+};
+
+double per_second(uint64_t amount, double seconds) {
+  return seconds > 0 ? static_cast<double>(amount) / seconds : 0;
+}
+
+void print_prepared(const corpus::PrepareReport& r, const PrepareFlags& flags) {
+  if (flags.json) {
+    fmt::print("{}\n", Json{{"version", r.version.hex()},
+                            {"unchanged", r.unchanged},
+                            {"files", r.files},
+                            {"left_out", r.left_out},
+                            {"stored_bytes", r.stored_bytes},
+                            {"documents", r.documents},
+                            {"text_bytes", r.text_bytes},
+                            {"tokens", r.tokens},
+                            {"empty", r.empty},
+                            {"bad", r.bad},
+                            {"vocabulary", r.vocabulary},
+                            {"train_s", r.train_s},
+                            {"encode_s", r.encode_s}}
+                           .dump(2));
+    return;
+  }
+  const auto& out = flags.options.out;
+  if (r.unchanged) {
+    fmt::print("{} is up to date (version {}): same inputs, tokenizer and settings\n", out, r.version.hex());
+    return;
+  }
+  fmt::print("dataset     {}\nversion     {}\n", out, r.version.hex());
+  fmt::print("read        {} files, {} stored{}\n", r.files, human_bytes(static_cast<double>(r.stored_bytes)),
+             r.left_out ? fmt::format(" ({} others left out: their names say nothing)", r.left_out) : "");
+  fmt::print("documents   {} ({} of text; {} empty and {} bad left out)\n", r.documents,
+             human_bytes(static_cast<double>(r.text_bytes)), r.empty, r.bad);
+  fmt::print("tokens      {} of a vocabulary of {}: {:.2f} bytes each\n", r.tokens, r.vocabulary,
+             per_second(r.text_bytes, static_cast<double>(r.tokens)));
+  if (r.train_s > 0)
+    fmt::print("tokenizer   trained in {} ({}/s)\n", human_duration(r.train_s),
+               human_bytes(per_second(r.text_bytes, r.train_s)));
+  fmt::print("encoded     in {} ({}/s)\n", human_duration(r.encode_s),
+             human_bytes(per_second(r.text_bytes, r.encode_s)));
+}
+
+void add_prepare(CLI::App& data) {
+  auto* cmd = data.add_subcommand("prepare", "Text files or JSON lines -> tokens in shards, with a manifest");
+  auto f = std::make_shared<PrepareFlags>();
+  auto& o = f->options;
+  cmd->add_option("input", o.inputs, "Files, folders or quoted globs; plain, .gz, .zst or .xz")->required();
+  cmd->add_option("--out", o.out, "Directory to make")->required();
+  cmd->add_option("--tokenizer", o.tokenizer, "tokenizer.json to use; without it one is trained");
+  cmd->add_option("--vocab-size", o.vocabulary, "Tokens of the tokenizer to train")->capture_default_str();
+  cmd->add_option("--split-pattern", o.split_pattern, "How to cut text into words before merging")
+      ->capture_default_str();
+  cmd->add_option("--held-out", f->held_out, "Fraction of the documents kept from training, by hash")
+      ->capture_default_str();
+  cmd->add_option("--split-seed", o.split_seed, "Another seed holds out other documents")
+      ->capture_default_str();
+  cmd->add_option("--format", f->format, "text or jsonl, whatever the names say");
+  cmd->add_option("--json-field", o.read.json_field,
+                  "Field of a record that is the text (or a JSON pointer: /a/b)")
+      ->capture_default_str();
+  cmd->add_option("--bos", o.bos, "Token to put before each document, such as <|begin_of_text|>");
+  cmd->add_option("--max-document", o.read.max_document_bytes,
+                  "Longer texts are cut at line ends, longer JSON lines are bad")
+      ->capture_default_str()
+      ->transform(CLI::AsSizeValue(false));
+  auto* bad = cmd->add_option("--max-bad", f->max_bad, "Bad records to tolerate (default: 1 %, at least 10)");
+  cmd->add_option("--shard-bytes", o.shard_bytes, "Close a shard at this size")
+      ->capture_default_str()
+      ->transform(CLI::AsSizeValue(false));
+  cmd->add_option("--threads", o.threads, "Threads (default: all)");
+  cmd->add_flag("--replace", o.replace, "Replace an existing dataset once the new one is complete");
+  cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
+  cmd->footer(
+      "Examples:\n"
+      "  stoker data prepare book.txt --out book.stk --vocab-size 4096\n"
+      "  stoker data prepare docs/ 'more/**/*.rst.gz' --out docs.stk --held-out 0.02\n"
+      "  stoker data prepare c4/*.jsonl.zst --json-field text --tokenizer tokenizer.json --out c4.stk");
+  cmd->callback([f, bad] {
+    auto& options = f->options;
+    if (!f->format.empty()) options.format = corpus::source_format_from_string(f->format);
+    if (!(f->held_out >= 0 && f->held_out <= 1))
+      fail(ErrorKind::kUsage, "--held-out: expected a fraction from 0 to 1, found {}", f->held_out);
+    if (options.read.max_document_bytes < 1 || options.read.max_document_bytes > (uint64_t{1} << 31))
+      fail(ErrorKind::kUsage, "--max-document: expected 1 B to 2 GiB, found {}",
+           options.read.max_document_bytes);
+    if (options.threads < 0 || options.threads > 4096)
+      fail(ErrorKind::kUsage, "--threads: expected 1 to 4096, found {}", options.threads);
+    options.held_out_ppm = static_cast<uint32_t>(std::llround(f->held_out * 1e6));
+    if (bad->count()) options.max_bad = f->max_bad;
+    const auto report = corpus::prepare(io::real_file_system(), options);
+    for (const auto& line : report.first_bad) fmt::print(stderr, "bad: {}\n", line);
+    if (report.bad > report.first_bad.size())
+      fmt::print(stderr, "bad: ... all {} in {}/quarantine.jsonl\n", report.bad, options.out);
+    print_prepared(report, *f);
+  });
+}
+
+void add_verify(CLI::App& data) {
+  auto* cmd = data.add_subcommand("verify", "Read every byte of a dataset and compare it with the manifest");
+  struct Flags {
+    std::string path;
+    bool json = false;
+  };
+  auto f = std::make_shared<Flags>();
+  cmd->add_option("dataset", f->path, "Directory")->required();
+  cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
+  cmd->footer("Example:\n  stoker data verify docs.stk");
+  cmd->callback([f] {
+    const auto dataset = data::Dataset::open(io::real_file_system(), f->path);
+    const uint64_t bytes = dataset.total_bytes();
+    std::vector<std::string> faults;
+    {
+      Progress progress("verifying", bytes);
+      faults = dataset.verify([&](uint64_t n) { progress.add(n); });
+    }
+    if (f->json)
+      fmt::print("{}\n", Json{{"version", dataset.hash().hex()}, {"bytes", bytes}, {"faults", faults}}.dump(
+                             2, ' ', false, Json::error_handler_t::replace));
+    else if (faults.empty())
+      fmt::print("{}: sound, {} in all, version {}\n", f->path, human_bytes(static_cast<double>(bytes)),
+                 dataset.hash().hex());
+    for (const auto& fault : faults) fmt::print(stderr, "{}\n", fault);
+    if (!faults.empty())
+      fail(ErrorKind::kData, "{}: {} faults. Build it again from its sources, or fetch it again", f->path,
+           faults.size());
+  });
+}
+
+Json split_json(const data::SplitRecord& s) {
+  return {{"documents", s.documents},
+          {"tokens", s.tokens},
+          {"text_bytes", s.text_bytes},
+          {"shards", s.shards.size()}};
+}
+
+void show_document(const data::Dataset& dataset, const std::string& split_name, uint64_t number, bool json) {
+  auto& fs = io::real_file_system();
+  const auto& split = dataset.split(split_name);
+  const auto place = data::locate_document(dataset, fs, split, number);
+  const auto tokenizer = tokenizer::Tokenizer::load(dataset.path_of(dataset.manifest().tokenizer.file));
+  const auto file = dataset.open_shard(split.shards[place.shard]);
+  std::vector<int32_t> tokens(place.tokens);
+  file->read(file->document_start(place.in_shard), tokens);
+  const std::string text = tokenizer.decode(tokens);
+  if (json) {
+    fmt::print("{}\n", Json{{"split", split_name},
+                            {"document", number},
+                            {"shard", split.shards[place.shard].bin.name},
+                            {"first_token", place.first_token},
+                            {"tokens", tokens},
+                            {"text", text},
+                            {"text_bytes", place.origin.text_bytes},
+                            {"text_hash", place.origin.text_hash.hex()},
+                            {"source", place.origin.source},
+                            {"record", place.origin.record}}
+                           .dump(2, ' ', false, Json::error_handler_t::replace));
+    return;
+  }
+  fmt::print(
+      "document    {} of split {}, in {}\ntokens      {} from {} of the split's stream\nfrom        source "
+      "{}, record {}\n"
+      "text        {} bytes, hash {}\n\n{}\n",
+      number, split_name, split.shards[place.shard].bin.name, place.tokens, place.first_token,
+      place.origin.source, place.origin.record, place.origin.text_bytes, place.origin.text_hash.hex(), text);
+}
+
+void add_show(CLI::App& data) {
+  auto* cmd = data.add_subcommand("show", "What a dataset is; one of its documents");
+  struct Flags {
+    std::string path, split = corpus::kTrainSplit;
+    uint64_t document = 0;
+    bool json = false;
+  };
+  auto f = std::make_shared<Flags>();
+  cmd->add_option("dataset", f->path, "Directory")->required();
+  auto* document = cmd->add_option("--document", f->document, "Show document number N of the split, decoded");
+  cmd->add_option("--split", f->split, "Split of --document")->capture_default_str();
+  cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
+  cmd->footer(
+      "Examples:\n  stoker data show docs.stk\n  stoker data show docs.stk --document 17 --split held_out");
+  cmd->callback([f, document] {
+    const auto dataset = data::Dataset::open(io::real_file_system(), f->path);
+    if (document->count()) return show_document(dataset, f->split, f->document, f->json);
+    const auto& m = dataset.manifest();
+    if (f->json) {
+      Json splits = Json::object();
+      for (const auto& s : m.splits) splits[s.name] = split_json(s);
+      fmt::print("{}\n", Json{{"version", dataset.hash().hex()},
+                              {"token_type", data::to_string(m.token_type)},
+                              {"vocabulary", m.tokenizer.vocabulary},
+                              {"eod", m.tokenizer.eod < 0 ? Json(nullptr) : Json(m.tokenizer.eod)},
+                              {"bos", m.tokenizer.bos < 0 ? Json(nullptr) : Json(m.tokenizer.bos)},
+                              {"source_files", m.source_files},
+                              {"settings", Json::parse(m.settings)},
+                              {"splits", splits},
+                              {"bytes", dataset.total_bytes()}}
+                             .dump(2));
+      return;
+    }
+    fmt::print("version     {}\ntokens      {}, vocabulary {}, end of document {}{}\nsources     {} files\n",
+               dataset.hash().hex(), data::to_string(m.token_type), m.tokenizer.vocabulary,
+               m.tokenizer.eod < 0 ? "none" : std::to_string(m.tokenizer.eod),
+               m.tokenizer.bos < 0 ? "" : fmt::format(", begin of document {}", m.tokenizer.bos),
+               m.source_files);
+    for (const auto& s : m.splits)
+      fmt::print("{:<11} {} documents, {} tokens, {} of text, {} shards\n", s.name, s.documents, s.tokens,
+                 human_bytes(static_cast<double>(s.text_bytes)), s.shards.size());
+    fmt::print("settings    {}\n", m.settings);
+  });
+}
+
+}  // namespace
+
+void add_data_shards(CLI::App& data_parent) {
+  add_prepare(data_parent);
+  add_verify(data_parent);
+  add_show(data_parent);
+}
+
+}  // namespace stoker::cli

@@ -13,6 +13,7 @@
 namespace stoker::corpus {
 namespace {
 constexpr size_t kStoredChunk = size_t{1} << 20;
+constexpr size_t kDecodedChunk = size_t{256} << 10;
 constexpr uint64_t kFreeBytes = uint64_t{64} << 20;
 constexpr uint64_t kXzMemory = uint64_t{256} << 20;
 constexpr int kZstdWindowLog = 27;
@@ -116,19 +117,37 @@ size_t CompressedInput::read(char* to, size_t bytes) {
     std::memcpy(to, stored_.data() + at_, got);
     at_ += got;
   } else {
-    got = compression_ == Compression::kGzip   ? read_gzip(to, bytes)
-          : compression_ == Compression::kZstd ? read_zstd(to, bytes)
-                                               : read_xz(to, bytes);
-    const uint64_t consumed = stored_done_ - (stored_.size() - at_);
-    if (produced_ + got > kFreeBytes + limits_.max_ratio * consumed)
-      fail(ErrorKind::kData,
-           "{}: {} stored bytes grew to more than {}: a decompression bomb, or data that is no text. If you "
-           "trust it, decompress it "
-           "first",
-           path_, consumed, human_bytes(static_cast<double>(produced_ + got)));
+    // Always decoded in the same steps, whatever the caller asks for: what is still given before a damaged
+    // place must not depend on the size of the reads.
+    if (decoded_at_ == decoded_.size()) decode();
+    got = std::min(bytes, decoded_.size() - decoded_at_);
+    std::memcpy(to, decoded_.data() + decoded_at_, got);
+    decoded_at_ += got;
   }
   produced_ += got;
   return got;
+}
+
+void CompressedInput::decode() {
+  decoded_at_ = 0;
+  decoded_.resize(kDecodedChunk);
+  size_t got = 0;
+  try {
+    got = compression_ == Compression::kGzip   ? read_gzip(decoded_.data(), decoded_.size())
+          : compression_ == Compression::kZstd ? read_zstd(decoded_.data(), decoded_.size())
+                                               : read_xz(decoded_.data(), decoded_.size());
+  } catch (...) {
+    decoded_.clear();
+    throw;
+  }
+  decoded_.resize(got);
+  const uint64_t consumed = stored_done_ - (stored_.size() - at_);
+  if (produced_ + got > kFreeBytes + limits_.max_ratio * consumed)
+    fail(ErrorKind::kData,
+         "{}: {} stored bytes grew to more than {}: a decompression bomb, or data that is no text. If you "
+         "trust "
+         "it, decompress it first",
+         path_, consumed, human_bytes(static_cast<double>(produced_ + got)));
 }
 
 size_t CompressedInput::read_gzip(char* to, size_t bytes) {

@@ -40,6 +40,7 @@ class CompressedInput {
 
  private:
   struct Decoder;
+  void decode();
   bool refill();  // false: nothing is left in the file
   [[noreturn]] void corrupt(std::string_view what) const;
   [[noreturn]] void truncated() const;
@@ -51,8 +52,9 @@ class CompressedInput {
   std::string path_;
   InputLimits limits_;
   Compression compression_ = Compression::kNone;
-  std::vector<char> stored_;
-  size_t at_ = 0;  // in stored_
+  std::vector<char> stored_, decoded_;
+  size_t at_ = 0;          // in stored_
+  size_t decoded_at_ = 0;  // in decoded_
   uint64_t stored_done_ = 0, produced_ = 0;
   Hasher hasher_;
   std::unique_ptr<Decoder> decoder_;

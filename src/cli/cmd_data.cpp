@@ -6,6 +6,7 @@ void add_data(CLI::App& app) {
   auto* data = app.add_subcommand("data", "Raw text to clean, tokenised, versioned training data");
   data->require_subcommand(1);
   add_data_shards(*data);
+  add_data_lineage(*data);
   add_data_tokenizer(*data);
 }
 

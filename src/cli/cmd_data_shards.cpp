@@ -12,6 +12,7 @@
 #include "data/corpus/build_shards.h"
 #include "data/shard/dataset.h"
 #include "data/tokenizer/tokenizer.h"
+#include "io/object_store.h"
 
 namespace stoker::cli {
 namespace {
@@ -70,7 +71,9 @@ void add_prepare(CLI::App& data) {
   auto* cmd = data.add_subcommand("prepare", "Text files or JSON lines -> tokens in shards, with a manifest");
   auto f = std::make_shared<PrepareFlags>();
   auto& o = f->options;
-  cmd->add_option("input", o.inputs, "Files, folders or quoted globs; plain, .gz, .zst or .xz")->required();
+  cmd->add_option("input", o.inputs,
+                  "Files, folders, quoted globs, s3:// or http:// addresses; plain, .gz, .zst or .xz")
+      ->required();
   cmd->add_option("--out", o.out, "Directory to make")->required();
   cmd->add_option("--tokenizer", o.tokenizer, "tokenizer.json to use; without it one is trained");
   cmd->add_option("--vocab-size", o.vocabulary, "Tokens of the tokenizer to train")->capture_default_str();
@@ -113,7 +116,8 @@ void add_prepare(CLI::App& data) {
       fail(ErrorKind::kUsage, "--threads: expected 1 to 4096, found {}", options.threads);
     options.held_out_ppm = static_cast<uint32_t>(std::llround(f->held_out * 1e6));
     if (bad->count()) options.max_bad = f->max_bad;
-    const auto report = corpus::prepare(io::real_file_system(), options);
+    io::ObjectFileSystem urls(io::real_file_system());  // inputs may be s3://, http:// and https://
+    const auto report = corpus::prepare(urls, options);
     for (const auto& line : report.first_bad) fmt::print(stderr, "bad: {}\n", line);
     if (report.bad > report.first_bad.size())
       fmt::print(stderr, "bad: ... all {} in {}/quarantine.jsonl\n", report.bad, options.out);

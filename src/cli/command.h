@@ -10,6 +10,7 @@ namespace stoker::cli {
 void add_bench(CLI::App& app);
 void add_bench_tokenizer(CLI::App& bench_parent);
 void add_data(CLI::App& app);
+void add_data_lineage(CLI::App& data_parent);
 void add_data_shards(CLI::App& data_parent);
 void add_data_tokenizer(CLI::App& data_parent);
 void add_doctor(CLI::App& app);

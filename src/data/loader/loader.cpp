@@ -1,10 +1,14 @@
 #include "data/loader/loader.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <optional>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "data/loader/staged_source.h"
+#include "io/object_store.h"
 
 namespace stoker::data {
 namespace {
@@ -15,8 +19,34 @@ KeyedPermutation epoch_order(uint64_t seed, uint64_t epoch, uint64_t samples) {
 }
 }  // namespace
 
+namespace {
+std::string default_cache() {
+  if (const char* cache = std::getenv("STOKER_CACHE"); cache && *cache) return cache;
+  if (const char* home = std::getenv("HOME"); home && *home) return io::join(home, ".cache/stoker");
+  fail(ErrorKind::kUsage, "nowhere to stage shards: set STOKER_CACHE to a directory");
+}
+
+Loader open_loader(io::FileSystem& fs, const std::string& path, LoaderOptions options) {
+  const bool remote = io::is_url(path);
+  if (!remote && options.cache_directory.empty()) {
+    Dataset dataset = Dataset::open(fs, path);
+    return Loader(dataset, options, local_shard_source(dataset, options.split));
+  }
+  auto origin_fs = remote ? std::make_unique<io::ObjectFileSystem>(fs) : nullptr;
+  io::FileSystem& origin = remote ? *origin_fs : fs;
+  StagingOptions staging;
+  staging.cache_directory = options.cache_directory.empty() ? default_cache() : options.cache_directory;
+  staging.cache_bytes = options.cache_bytes;
+  std::optional<Dataset> dataset;
+  io::retry_storage(staging.retry, system_clock(), [&] { dataset = Dataset::open(origin, path); });
+  auto source = std::make_unique<StagedShardSource>(origin, fs, *dataset, options.split, staging);
+  source->keep(std::move(origin_fs));
+  return Loader(std::move(*dataset), options, std::move(source));
+}
+}  // namespace
+
 Loader::Loader(io::FileSystem& fs, const std::string& path, LoaderOptions options)
-    : Loader(Dataset::open(fs, path), options, local_shard_source(Dataset::open(fs, path), options.split)) {}
+    : Loader(open_loader(fs, path, std::move(options))) {}
 
 Loader::Loader(Dataset dataset, LoaderOptions options, std::unique_ptr<ShardSource> source)
     : dataset_(std::move(dataset)), options_(std::move(options)) {
@@ -39,6 +69,7 @@ Loader::Loader(Dataset dataset, LoaderOptions options, std::unique_ptr<ShardSour
 }
 
 Loader::~Loader() = default;
+Loader::Loader(Loader&&) noexcept = default;
 
 uint64_t Loader::targets_per_epoch() const { return tokens() < origin_ ? 0 : tokens() - origin_; }
 

@@ -56,15 +56,20 @@ struct LoaderOptions {
   uint64_t seed = 0;
   PackingMode mode = PackingMode::kDocumentMasks;
   bool sequential = false;  // evaluation: windows in order
+  // Shards are staged through a cache on local disk when the dataset lies behind a URL, or when a directory is given here (for a
+  // slow mounted file system). Default for URLs: $STOKER_CACHE, else ~/.cache/stoker. No influence on the samples.
+  std::string cache_directory;
+  uint64_t cache_bytes = uint64_t{10} << 30;
 };
 
 class Loader {
  public:
-  // `path`: the dataset's directory or manifest.
+  // `path`: the dataset's directory or manifest; also s3://bucket/key, http:// and https:// (io/object_store.h).
   Loader(io::FileSystem& fs, const std::string& path, LoaderOptions options);
   Loader(Dataset dataset, LoaderOptions options, std::unique_ptr<ShardSource> source);
   ~Loader();
   Loader(const Loader&) = delete;
+  Loader(Loader&&) noexcept;
 
   uint64_t samples_per_epoch() const { return samples_; }
   // Samples first_sample .. first_sample + rows - 1. In training any number is good (epochs follow one

@@ -20,7 +20,8 @@ class LocalShardSource final : public ShardSource {
 
   void read(size_t shard, uint64_t first, std::span<int32_t> out) override { open(shard)->read(first, out); }
   void document_starts(size_t shard, uint64_t first, uint64_t count, std::vector<uint64_t>& out) override {
-    append_document_starts(*open(shard), first, count, out);
+    const auto file = open(shard);
+    append_document_starts(file->index(), file->tokens(), first, count, out);
   }
 
  private:
@@ -53,19 +54,19 @@ std::unique_ptr<ShardSource> local_shard_source(Dataset dataset, const std::stri
   return std::make_unique<LocalShardSource>(std::move(dataset), split, max_open);
 }
 
-void append_document_starts(const TokenFile& file, uint64_t first, uint64_t count,
+void append_document_starts(const TokenIndex& index, uint64_t total_tokens, uint64_t first, uint64_t count,
                             std::vector<uint64_t>& out) {
-  const uint64_t documents = file.index().documents(), end = first + count;
+  const uint64_t documents = index.documents(), end = first + count;
   if (documents == 0 || count == 0) return;
-  uint64_t document = file.document_of(first);
-  uint64_t start = file.document_start(document);
+  uint64_t document = index.document_of(first, total_tokens);
+  uint64_t start = index.document_start(document, total_tokens);
   while (start < end) {
     if (start >= first && (out.empty() || out.back() != start)) out.push_back(start);
     if (++document >= documents) break;
-    const uint64_t next = file.document_start(document);
+    const uint64_t next = index.document_start(document, total_tokens);
     if (next < start)
       fail(ErrorKind::kData, "{}: document {} starts at token {}, before the one ahead of it ({})",
-           file.index().file(), document, next, start);
+           index.file(), document, next, start);
     start = next;
   }
 }

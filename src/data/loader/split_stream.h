@@ -32,8 +32,8 @@ class ShardSource {
 std::unique_ptr<ShardSource> local_shard_source(Dataset dataset, const std::string& split,
                                                 size_t max_open = 256);
 
-// What document_starts() means for an open shard; shared by all sources.
-void append_document_starts(const TokenFile& file, uint64_t first, uint64_t count,
+// What document_starts() means for the index of a shard; shared by all sources.
+void append_document_starts(const TokenIndex& index, uint64_t total_tokens, uint64_t first, uint64_t count,
                             std::vector<uint64_t>& out);
 
 class SplitStream {

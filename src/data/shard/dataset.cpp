@@ -71,8 +71,8 @@ void verify_shard(io::FileSystem& fs, const Dataset& dataset, const ShardRecord&
 Dataset Dataset::open(io::FileSystem& fs, const std::string& path) {
   Dataset d;
   d.fs_ = &fs;
-  std::string file = path;
-  if (fs.exists(path) && fs.info(path).directory) file = io::join(path, kManifestName);
+  // Decided by the name: over HTTP a folder cannot be told from a file.
+  const std::string file = path.ends_with(".json") ? path : io::join(path, kManifestName);
   if (!fs.exists(file))
     fail(ErrorKind::kUsage,
          "{}: no dataset there (no {}). Build one with: stoker data prepare INPUT... --out {}", path,

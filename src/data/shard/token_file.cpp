@@ -100,41 +100,12 @@ void TokenFile::read(uint64_t first, std::span<int32_t> out) const {
   widen_tokens(index_.token_type(), bytes_.data() + first * token_bytes(index_.token_type()), out);
 }
 
-uint64_t TokenFile::first_token(uint64_t sequence) const {
-  if (sequence == index_.sequences()) return tokens_;
-  const int64_t pointer = index_.pointer(sequence);
-  const auto width = static_cast<int64_t>(token_bytes(index_.token_type()));
-  if (pointer < 0 || pointer % width != 0 || static_cast<uint64_t>(pointer / width) > tokens_)
-    fail(ErrorKind::kData,
-         "{}: offset {}: sequence {}: expected a byte offset of a whole token within {} bytes, found {}",
-         index_.file(), index_.pointers_at() + 8 * sequence, sequence, bytes_.size(), pointer);
-  return static_cast<uint64_t>(pointer / width);
-}
-
 uint64_t TokenFile::sequence_of(uint64_t token) const {
   STOKER_CHECK(token < tokens_, "token {} of {}", token, tokens_);
   uint64_t low = 0, high = index_.sequences();  // first_token(low) <= token < first_token(high)
   while (high - low > 1) {
     const uint64_t middle = low + (high - low) / 2;
     (first_token(middle) <= token ? low : high) = middle;
-  }
-  return low;
-}
-
-uint64_t TokenFile::document_start(uint64_t document) const {
-  const int64_t sequence = index_.first_sequence(document);
-  if (sequence < 0 || static_cast<uint64_t>(sequence) > index_.sequences())
-    fail(ErrorKind::kData, "{}: offset {}: document bound {}: expected 0 to {}, found {}", index_.file(),
-         index_.bounds_at() + 8 * document, document, index_.sequences(), sequence);
-  return first_token(static_cast<uint64_t>(sequence));
-}
-
-uint64_t TokenFile::document_of(uint64_t token) const {
-  STOKER_CHECK(index_.documents() > 0);
-  uint64_t low = 0, high = index_.documents();
-  while (high - low > 1) {
-    const uint64_t middle = low + (high - low) / 2;
-    (document_start(middle) <= token ? low : high) = middle;
   }
   return low;
 }

@@ -58,10 +58,9 @@ class TokenFile {
   // The sequence that holds token `token`: O(log sequences). Empty sequences hold none. Data if the pointers
   // are wild.
   uint64_t sequence_of(uint64_t token) const;
-  uint64_t first_token(uint64_t sequence) const;     // sequence == sequences(): tokens()
-  uint64_t document_start(uint64_t document) const;  // first token; document == documents(): tokens()
-  // The last document that starts at or before `token`: O(log documents). There must be a document.
-  uint64_t document_of(uint64_t token) const;
+  uint64_t first_token(uint64_t sequence) const { return index_.first_token(sequence, tokens_); }
+  uint64_t document_start(uint64_t document) const { return index_.document_start(document, tokens_); }
+  uint64_t document_of(uint64_t token) const { return index_.document_of(token, tokens_); }
   std::span<const std::byte> bin_bytes() const { return bytes_; }
 
  private:

@@ -112,6 +112,35 @@ void TokenIndex::check(uint64_t bin_bytes) const {
          bounds_at() + 8 * (bounds_ - 1), sequences_, before);
 }
 
+uint64_t TokenIndex::first_token(uint64_t sequence, uint64_t total_tokens) const {
+  if (sequence == sequences_) return total_tokens;
+  const int64_t p = pointer(sequence);
+  const auto width = static_cast<int64_t>(token_bytes(type_));
+  if (p < 0 || p % width != 0 || static_cast<uint64_t>(p / width) > total_tokens)
+    fail(ErrorKind::kData,
+         "{}: offset {}: sequence {}: expected a byte offset of a whole token within {} bytes, found {}",
+         file_, pointers_at() + 8 * sequence, sequence, total_tokens * static_cast<uint64_t>(width), p);
+  return static_cast<uint64_t>(p / width);
+}
+
+uint64_t TokenIndex::document_start(uint64_t document, uint64_t total_tokens) const {
+  const int64_t sequence = first_sequence(document);
+  if (sequence < 0 || static_cast<uint64_t>(sequence) > sequences_)
+    fail(ErrorKind::kData, "{}: offset {}: document bound {}: expected 0 to {}, found {}", file_,
+         bounds_at() + 8 * document, document, sequences_, sequence);
+  return first_token(static_cast<uint64_t>(sequence), total_tokens);
+}
+
+uint64_t TokenIndex::document_of(uint64_t token, uint64_t total_tokens) const {
+  STOKER_CHECK(documents() > 0);
+  uint64_t low = 0, high = documents();
+  while (high - low > 1) {
+    const uint64_t middle = low + (high - low) / 2;
+    (document_start(middle, total_tokens) <= token ? low : high) = middle;
+  }
+  return low;
+}
+
 std::vector<std::byte> encode_token_index(TokenType type, std::span<const int32_t> document_tokens) {
   const uint64_t n = document_tokens.size();
   std::vector<std::byte> out(kHeaderBytes + 12 * n + 8 * (n + 1));

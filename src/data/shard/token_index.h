@@ -45,6 +45,13 @@ class TokenIndex {
   }  // <= documents()
   const std::string& file() const { return file_; }
 
+  // In tokens of a .bin that has total_tokens of them; Data where the file says something impossible.
+  uint64_t first_token(uint64_t sequence, uint64_t total_tokens) const;  // sequences(): total_tokens
+  uint64_t document_start(uint64_t document,
+                          uint64_t total_tokens) const;  // documents(): where the last one ends
+  // The last document that starts at or before `token`: O(log documents). There must be a document.
+  uint64_t document_of(uint64_t token, uint64_t total_tokens) const;
+
   // Every length and pointer inside a .bin of bin_bytes, in order, contiguous from 0 to its end; document
   // bounds start at 0, never fall, end at S. What this program writes always passes.
   void check(uint64_t bin_bytes) const;

@@ -1,0 +1,288 @@
+#include <fmt/core.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "cli/command.h"
+#include "data/loader/lineage.h"
+#include "data/shard/dataset.h"
+#include "data/shard/dataset_diff.h"
+#include "io/object_store.h"
+
+namespace stoker::cli {
+namespace {
+using Json = nlohmann::json;
+
+std::string text_of(const Json& json) { return json.dump(2, ' ', false, Json::error_handler_t::replace); }
+
+struct TraceFlags {
+  std::string path, split = "train", document;
+  uint64_t token = 0, sample = 0, step = 0, seed = 0, epoch = 0, most = 20;
+  int64_t length = 0, batch = 0;
+  bool json = false;
+};
+
+Json document_json(const data::Dataset& dataset, io::FileSystem& fs, const data::DocumentPart& part) {
+  const auto source = data::source_of(dataset, fs, part.place.origin);
+  return {{"document", part.document},
+          {"source", source.name},
+          {"input", source.input},
+          {"record", part.place.origin.record},
+          {"text_hash", part.place.origin.text_hash.hex()},
+          {"text_bytes", part.place.origin.text_bytes},
+          {"first_token", part.place.first_token},
+          {"tokens", part.place.tokens},
+          {"part_first", part.first},
+          {"part_tokens", part.count}};
+}
+
+void print_document(const Json& d) {
+  fmt::print(
+      "document    {} (tokens {} to {} of the stream)\n  from      {}, record {}\n  text      {} bytes, hash "
+      "{}\n",
+      d["document"].get<uint64_t>(), d["first_token"].get<uint64_t>(),
+      d["first_token"].get<uint64_t>() + d["tokens"].get<uint64_t>() - 1, d["source"].get<std::string>(),
+      d["record"].get<uint64_t>(), d["text_bytes"].get<uint64_t>(), d["text_hash"].get<std::string>());
+}
+
+// Samples and, where the batch size is known, steps that predict a range of the stream.
+Json shown_in(const data::Loader& loader, const TraceFlags& f, uint64_t first, uint64_t count) {
+  Json samples = Json::array(), steps = Json::array();
+  std::set<uint64_t> step_set;
+  for (const uint64_t s : data::samples_that_predict(loader, f.epoch, first, count)) {
+    samples.push_back(s);
+    if (f.batch > 0) step_set.insert(s / static_cast<uint64_t>(f.batch));
+  }
+  for (const uint64_t s : step_set) steps.push_back(s);
+  Json out{{"epoch", f.epoch}, {"samples", samples}};
+  if (f.batch > 0) out["steps"] = steps;
+  return out;
+}
+
+void print_shown(const Json& shown) {
+  auto list = [](const Json& numbers) {
+    std::string out;
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      if (i == 12) return out + fmt::format(" ... ({} in all)", numbers.size());
+      out += (i ? " " : "") + numbers[i].dump();
+    }
+    return out.empty() ? std::string("none") : out;
+  };
+  fmt::print("seen in     epoch {}: samples {}\n", shown["epoch"].get<uint64_t>(), list(shown["samples"]));
+  if (shown.contains("steps")) fmt::print("            steps {}\n", list(shown["steps"]));
+}
+
+void trace(const TraceFlags& f, bool by_token, bool by_document, bool by_sample, bool by_step) {
+  if (by_token + by_document + by_sample + by_step != 1)
+    fail(ErrorKind::kUsage, "trace: expected one of --token, --doc, --sample and --step");
+  if ((by_sample || by_step) && f.length < 1)
+    fail(ErrorKind::kUsage, "trace: --sample and --step need --sequence-length (and --seed) of the run");
+  if (by_step && f.batch < 1)
+    fail(ErrorKind::kUsage, "trace: --step needs --batch, the samples per step of the run");
+  auto& fs = io::real_file_system();
+  const auto dataset = data::Dataset::open(fs, f.path);
+  const auto& split = dataset.split(f.split);
+  std::unique_ptr<data::Loader> loader;
+  if (f.length > 0) {
+    data::LoaderOptions options;
+    options.split = f.split;
+    options.sequence_length = f.length;
+    options.seed = f.seed;
+    loader = std::make_unique<data::Loader>(fs, f.path, options);
+  }
+  Json result{{"version", dataset.hash().hex()}, {"split", f.split}, {"documents", Json::array()}};
+  auto add = [&](const std::vector<data::DocumentPart>& parts) {
+    for (const auto& p : parts) result["documents"].push_back(document_json(dataset, fs, p));
+  };
+  if (by_token) {
+    add(data::documents_at(dataset, fs, split, f.token, 1));
+    if (loader) result["seen"] = shown_in(*loader, f, f.token, 1);
+  } else if (by_document) {
+    std::vector<uint64_t> numbers;
+    if (f.document.size() < 12 && f.document.find_first_not_of("0123456789") == std::string::npos)
+      numbers.push_back(std::stoull(f.document));
+    else numbers = data::documents_by_hash(dataset, fs, split, f.document);
+    if (numbers.empty())
+      fail(ErrorKind::kUsage, "split {} has no document whose text hash begins with {}", f.split, f.document);
+    Json seen = Json::array();
+    for (const uint64_t n : numbers) {
+      const auto place = data::locate_document(dataset, fs, split, n);
+      add({{n, place, 0, place.tokens}});
+      if (loader) seen.push_back(shown_in(*loader, f, place.first_token, place.tokens));
+    }
+    if (loader) result["seen"] = seen.size() == 1 ? seen[0] : seen;
+  } else {
+    const uint64_t rows = by_step ? static_cast<uint64_t>(f.batch) : 1,
+                   first = by_step ? f.step * rows : f.sample;
+    for (uint64_t s = first; s < first + rows; ++s) {
+      const auto range = data::predicted_by(*loader, s);
+      add(data::documents_at(dataset, fs, split, range.first, range.count));
+    }
+  }
+  if (f.json) {
+    fmt::print("{}\n", text_of(result));
+    return;
+  }
+  const auto& documents = result["documents"];
+  for (size_t i = 0; i < documents.size(); ++i) {
+    if (i == f.most) {
+      fmt::print("... {} documents in all (--json lists them)\n", documents.size());
+      break;
+    }
+    print_document(documents[i]);
+  }
+  if (result.contains("seen")) {
+    if (result["seen"].is_array())
+      for (const auto& s : result["seen"]) print_shown(s);
+    else print_shown(result["seen"]);
+  }
+}
+
+void add_trace(CLI::App& data) {
+  auto* cmd = data.add_subcommand(
+      "trace",
+      "From a token, sample or step to its documents, and from a document to the steps that show it");
+  auto f = std::make_shared<TraceFlags>();
+  cmd->add_option("dataset", f->path, "Directory")->required();
+  auto* token = cmd->add_option("--token", f->token, "Position in the split's token stream");
+  auto* document =
+      cmd->add_option("--doc", f->document, "Document number, or the beginning of its text hash");
+  auto* sample = cmd->add_option("--sample", f->sample, "Global sample number of a run");
+  auto* step = cmd->add_option("--step", f->step, "Step of a run, counted from 0");
+  cmd->add_option("--split", f->split, "Split")->capture_default_str();
+  cmd->add_option("--sequence-length", f->length, "Of the run");
+  cmd->add_option("--seed", f->seed, "Data seed of the run")->capture_default_str();
+  cmd->add_option("--batch", f->batch, "Samples per step of the run");
+  cmd->add_option("--epoch", f->epoch, "Epoch to look in, from 0")->capture_default_str();
+  cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
+  cmd->footer(
+      "Examples:\n"
+      "  stoker data trace docs.stk --token 123456\n"
+      "  stoker data trace docs.stk --doc 17 --sequence-length 1024 --batch 64\n"
+      "  stoker data trace docs.stk --step 340 --sequence-length 1024 --batch 64 --seed 7");
+  cmd->callback([=] { trace(*f, token->count(), document->count(), sample->count(), step->count()); });
+}
+
+void add_diff(CLI::App& data) {
+  auto* cmd = data.add_subcommand("diff", "What changed between two datasets");
+  struct Flags {
+    std::string before, after;
+    bool json = false;
+  };
+  auto f = std::make_shared<Flags>();
+  cmd->add_option("before", f->before, "Directory")->required();
+  cmd->add_option("after", f->after, "Directory")->required();
+  cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
+  cmd->footer("Example:\n  stoker data diff docs-1.stk docs-2.stk");
+  cmd->callback([f] {
+    auto& fs = io::real_file_system();
+    const auto before = data::Dataset::open(fs, f->before), after = data::Dataset::open(fs, f->after);
+    const auto d = data::diff_datasets(before, after, fs);
+    if (f->json) {
+      Json splits = Json::object();
+      for (const auto& [name, s] : d.splits)
+        splits[name] = {{"kept", s.kept},
+                        {"added", s.added},
+                        {"removed", s.removed},
+                        {"added_bytes", s.added_bytes},
+                        {"removed_bytes", s.removed_bytes}};
+      fmt::print("{}\n", text_of({{"same", d.same},
+                                  {"before", before.hash().hex()},
+                                  {"after", after.hash().hex()},
+                                  {"settings", d.settings},
+                                  {"tokenizer_changed", d.tokenizer_changed},
+                                  {"token_type_changed", d.token_type_changed},
+                                  {"sources_added", d.sources_added},
+                                  {"sources_removed", d.sources_removed},
+                                  {"sources_changed", d.sources_changed},
+                                  {"splits", splits}}));
+      return;
+    }
+    if (d.same) {
+      fmt::print("the same version, {}\n", before.hash().hex());
+      return;
+    }
+    fmt::print("before      {}\nafter       {}\n", before.hash().hex(), after.hash().hex());
+    for (const auto& s : d.settings) fmt::print("setting     {}\n", s);
+    if (d.tokenizer_changed) fmt::print("tokenizer   another one\n");
+    auto list = [](const char* what, const std::vector<std::string>& names) {
+      for (size_t i = 0; i < names.size(); ++i) {
+        if (i == 10) {
+          fmt::print("{:<11} ... {} in all (--json lists them)\n", what, names.size());
+          break;
+        }
+        fmt::print("{:<11} {}\n", what, names[i]);
+      }
+    };
+    list("new source", d.sources_added);
+    list("gone", d.sources_removed);
+    list("changed", d.sources_changed);
+    for (const auto& [name, s] : d.splits)
+      fmt::print("{:<11} {} documents kept, {} added ({}), {} removed ({})\n", name, s.kept, s.added,
+                 human_bytes(static_cast<double>(s.added_bytes)), s.removed,
+                 human_bytes(static_cast<double>(s.removed_bytes)));
+  });
+}
+
+void add_gc(CLI::App& data) {
+  auto* cmd = data.add_subcommand("gc", "Remove from a staging cache what the given datasets do not need");
+  struct Flags {
+    std::string cache;
+    std::vector<std::string> keep;
+    bool dry_run = false, json = false;
+  };
+  auto f = std::make_shared<Flags>();
+  cmd->add_option("cache", f->cache, "Cache directory (STOKER_CACHE)")->required();
+  cmd->add_option("--keep", f->keep, "Datasets (directories or URLs) whose blocks stay");
+  cmd->add_flag("--dry-run", f->dry_run, "Only say what would go");
+  cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
+  cmd->footer("Example:\n  stoker data gc ~/.cache/stoker --keep s3://bucket/docs.stk");
+  cmd->callback([f] {
+    auto& fs = io::real_file_system();
+    io::ObjectFileSystem urls(fs);
+    std::set<std::string> needed;
+    for (const auto& path : f->keep) {
+      const auto dataset = data::Dataset::open(urls, path);
+      for (const auto& split : dataset.manifest().splits)
+        for (const auto& shard : split.shards)
+          needed.insert(shard.bin.hash.hex()), needed.insert(shard.idx.hash.hex());
+    }
+    uint64_t removed = 0, removed_bytes = 0, kept = 0;
+    for (const auto& name : fs.list(f->cache)) {
+      // Only names that staging gives; anything else in the directory is somebody else's.
+      const bool ours =
+          name.size() >= 36 && name.find_first_not_of("0123456789abcdef") == 32 &&
+          (name.substr(32) == ".idx" || (name[32] == '-' && name.find(".blk") != std::string::npos));
+      if (!ours) continue;
+      if (needed.count(name.substr(0, 32)) && name.find(".tmp-") == std::string::npos) {
+        ++kept;
+        continue;
+      }
+      const std::string path = io::join(f->cache, name);
+      ++removed;
+      removed_bytes += fs.info(path).size;
+      if (!f->dry_run) fs.remove(path);
+    }
+    if (f->json)
+      fmt::print("{}\n", text_of({{"removed_files", removed},
+                                  {"removed_bytes", removed_bytes},
+                                  {"kept_files", kept},
+                                  {"dry_run", f->dry_run}}));
+    else
+      fmt::print("{} {} files, {}; {} stay\n", f->dry_run ? "would remove" : "removed", removed,
+                 human_bytes(static_cast<double>(removed_bytes)), kept);
+  });
+}
+
+}  // namespace
+
+void add_data_lineage(CLI::App& data_parent) {
+  add_trace(data_parent);
+  add_diff(data_parent);
+  add_gc(data_parent);
+}
+
+}  // namespace stoker::cli

@@ -1,0 +1,114 @@
+#include "data/loader/lineage.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace stoker::data {
+namespace {
+// `"key":` in one line of sources.jsonl, which this program wrote: a string or a number. Not a JSON parser: those lines hold
+// no nested objects, and a quote inside a string is escaped.
+std::string field(std::string_view line, std::string_view key) {
+  const size_t at = line.find(fmt::format("\"{}\":", key));
+  if (at == std::string_view::npos) return "";
+  std::string_view rest = line.substr(at + key.size() + 3);
+  if (!rest.starts_with('"')) return std::string(rest.substr(0, rest.find_first_of(",}")));
+  std::string out;
+  for (size_t i = 1; i < rest.size() && rest[i] != '"'; ++i) {
+    if (rest[i] == '\\' && i + 1 < rest.size() &&
+        (rest[i + 1] == '"' || rest[i + 1] == '\\' || rest[i + 1] == '/'))
+      ++i;
+    out += rest[i];
+  }
+  return out;
+}
+}  // namespace
+
+SourceLine source_of(const Dataset& dataset, io::FileSystem& fs, const DocumentOrigin& origin) {
+  const auto file = fs.open_read(dataset.path_of(dataset.manifest().sources));
+  std::string_view text = file->text();
+  for (uint32_t i = 0; i < origin.source && !text.empty(); ++i) {
+    const size_t end = text.find('\n');
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+  }
+  if (text.empty())
+    fail(ErrorKind::kData, "{}: it has no line {}, where a document says it came from", file->path(),
+         origin.source + 1);
+  const std::string_view line = text.substr(0, text.find('\n'));
+  SourceLine out{field(line, "name"), field(line, "format"), 0};
+  const std::string input = field(line, "input");
+  for (const char c : input)
+    if (c >= '0' && c <= '9') out.input = out.input * 10 + static_cast<uint64_t>(c - '0');
+  return out;
+}
+
+std::vector<DocumentPart> documents_at(const Dataset& dataset, io::FileSystem& fs, const SplitRecord& split,
+                                       uint64_t first, uint64_t count) {
+  if (first >= split.tokens || count > split.tokens - first)
+    fail(ErrorKind::kUsage, "split {} has tokens 0 to {}: there is no token {}", split.name,
+         split.tokens ? split.tokens - 1 : 0, first + count - (count ? 1 : 0));
+  std::vector<DocumentPart> parts;
+  uint64_t shard_start = 0, documents_before = 0;
+  for (size_t s = 0; s < split.shards.size() && count > 0; ++s) {
+    const ShardRecord& shard = split.shards[s];
+    const uint64_t shard_end = shard_start + shard.tokens;
+    if (first < shard_end) {
+      const auto file = dataset.open_shard(shard);
+      while (count > 0 && first < shard_end) {
+        const uint64_t in_shard = file->document_of(first - shard_start);
+        DocumentPart part;
+        part.document = documents_before + in_shard;
+        part.place = locate_document(dataset, fs, split, part.document);
+        part.first = first - part.place.first_token;
+        part.count = std::min(count, part.place.tokens - part.first);
+        if (part.count == 0)
+          fail(ErrorKind::kData, "{}: token {} belongs to no document", file->index().file(),
+               first - shard_start);
+        first += part.count;
+        count -= part.count;
+        parts.push_back(std::move(part));
+      }
+    }
+    shard_start = shard_end;
+    documents_before += shard.documents;
+  }
+  return parts;
+}
+
+std::vector<uint64_t> documents_by_hash(const Dataset& dataset, io::FileSystem& fs, const SplitRecord& split,
+                                        std::string_view prefix) {
+  std::vector<uint64_t> found;
+  uint64_t before = 0;
+  for (const auto& shard : split.shards) {
+    if (shard.docs.name.empty())
+      fail(ErrorKind::kUsage, "{}: shard {} has no document table", dataset.directory(), shard.bin.name);
+    const auto file = fs.open_read(dataset.path_of(shard.docs));
+    const auto table = DocumentTable::parse(file->map(), dataset.path_of(shard.docs));
+    for (uint64_t d = 0; d < table.documents(); ++d)
+      if (table.at(d).text_hash.hex().starts_with(prefix)) found.push_back(before + d);
+    before += shard.documents;
+  }
+  return found;
+}
+
+std::vector<uint64_t> samples_that_predict(const Loader& loader, uint64_t epoch, uint64_t first,
+                                           uint64_t count) {
+  std::vector<uint64_t> samples;
+  const auto length = static_cast<uint64_t>(loader.options().sequence_length);
+  const uint64_t origin = loader.first_target(0), end = first + count;
+  if (end <= origin)
+    return samples;  // the very first token of a stream that begins with BOS is given, not predicted
+  const uint64_t from = (std::max(first, origin) - origin) / length;
+  for (uint64_t w = from; w < loader.samples_per_epoch() && loader.first_target(w) < end; ++w)
+    samples.push_back(loader.sample_of(epoch, w));
+  std::sort(samples.begin(), samples.end());
+  return samples;
+}
+
+StreamRange predicted_by(const Loader& loader, uint64_t sample) {
+  const uint64_t first = loader.first_target(loader.window_of(sample));
+  return {first, std::min<uint64_t>(static_cast<uint64_t>(loader.options().sequence_length),
+                                    loader.tokens() - first)};
+}
+
+}  // namespace stoker::data

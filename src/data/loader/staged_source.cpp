@@ -1,0 +1,375 @@
+#include "data/loader/staged_source.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <list>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "base/error.h"
+#include "data/shard/block_sums.h"
+#include "io/atomic_write.h"
+
+namespace stoker::data {
+namespace {
+constexpr int kMostDamaged = 4;
+constexpr size_t kMostOpen = 64;  // shards whose index and origin file stay open
+
+using BlockKey = std::pair<size_t, uint64_t>;  // shard, block
+enum class BlockState { kQueued, kFetching, kReady, kFailed };
+
+struct Block {
+  BlockState state = BlockState::kQueued;
+  bool wanted = false;  // a reader waits for it
+  bool verified = false;
+  uint64_t bytes = 0;
+  std::exception_ptr failure;
+  std::list<BlockKey>::iterator recent;  // when ready
+};
+
+// What is needed of a shard besides its tokens.
+struct ShardParts {
+  std::unique_ptr<io::ReadableFile> origin, idx_file;
+  TokenIndex index;
+  BlockSums sums;
+};
+}  // namespace
+
+struct StagedShardSource::State {
+  State(io::FileSystem& origin_fs, io::FileSystem& local_fs, Dataset d, const std::string& split_name,
+        StagingOptions o, Clock& c)
+      : origin(origin_fs),
+        local(local_fs),
+        dataset(std::move(d)),
+        split(dataset.split(split_name)),
+        options(std::move(o)),
+        clock(c) {
+    if (options.cache_directory.empty())
+      fail(ErrorKind::kUsage, "shards of {} need a cache directory", dataset.directory());
+    for (const auto& shard : split.shards)
+      if (shard.sums.name.empty())
+        fail(ErrorKind::kUsage,
+             "{}: shard {} has no block sums, so parts of it cannot be verified. Copy the dataset to a local "
+             "disk",
+             dataset.directory(), shard.bin.name);
+    local.make_dirs(options.cache_directory);
+    adopt_cache();
+    options.retry.should_stop = [this] {
+      std::lock_guard lock(mutex);
+      return stop;
+    };
+    for (int i = 0; i < std::max(1, options.fetchers); ++i) threads.emplace_back([this] { work(); });
+  }
+  ~State() {
+    {
+      std::lock_guard lock(mutex);
+      stop = true;
+    }
+    wake_fetchers.notify_all();
+    for (auto& t : threads) t.join();
+  }
+
+  std::string block_path(const BlockKey& key) const {
+    return io::join(options.cache_directory,
+                    fmt::format("{}-{}.blk", split.shards[key.first].bin.hash.hex(), key.second));
+  }
+  // How long a block is that the manifest's size implies.
+  uint64_t block_bytes_at(const BlockKey& key) const {
+    return std::min(kSumBlockBytes, split.shards[key.first].bin.bytes - key.second * kSumBlockBytes);
+  }
+
+  void adopt_cache() {
+    std::map<std::string, size_t> shard_of;
+    for (size_t i = 0; i < split.shards.size(); ++i) shard_of[split.shards[i].bin.hash.hex()] = i;
+    for (const auto& name : local.list(options.cache_directory)) {
+      const size_t dash = name.find('-');
+      if (dash == std::string::npos || !name.ends_with(".blk")) continue;
+      const auto it = shard_of.find(name.substr(0, dash));
+      uint64_t block = 0;
+      bool digits = dash + 5 < name.size();
+      for (size_t i = dash + 1; i + 4 < name.size(); ++i) {
+        digits = digits && name[i] >= '0' && name[i] <= '9' && i - dash < 16;
+        block = block * 10 + static_cast<uint64_t>(name[i] - '0');
+      }
+      const std::string path = io::join(options.cache_directory, name);
+      if (it == shard_of.end() || !digits || block * kSumBlockBytes >= split.shards[it->second].bin.bytes)
+        continue;
+      const BlockKey key{it->second, block};
+      if (local.info(path).size != block_bytes_at(key) || blocks.count(key)) continue;
+      Block& b = blocks[key];
+      b.state = BlockState::kReady;
+      b.bytes = block_bytes_at(key);
+      recent.push_back(key);
+      b.recent = std::prev(recent.end());
+      stats.cached_bytes += b.bytes;
+    }
+    make_room();
+  }
+
+  // mutex held. Least recently used blocks go until the cache is within its bound.
+  void make_room() {
+    while (stats.cached_bytes > options.cache_bytes && recent.size() > 1) {
+      const BlockKey key = recent.back();
+      recent.pop_back();
+      stats.cached_bytes -= blocks[key].bytes;
+      ++stats.evicted_blocks;
+      blocks.erase(key);
+      try {
+        local.remove(block_path(key));
+      } catch (const Error&) {  // another process was faster
+      }
+    }
+  }
+
+  // ---- what a shard consists of
+
+  std::vector<std::byte> fetch_whole(const FileRecord& record) {
+    std::vector<std::byte> bytes(record.bytes);
+    int damaged = 0;
+    retrying([&] {
+      const auto file = origin.open_read(dataset.path_of(record), io::Access::kSequential);
+      if (file->size() != record.bytes)
+        fail(ErrorKind::kData, "{}: the manifest says {} bytes, found {}", file->path(), record.bytes,
+             file->size());
+      file->read_at(0, bytes.data(), bytes.size());
+      if (hash128(bytes.data(), bytes.size()) == record.hash) return;
+      ++damaged;
+      fail(damaged < kMostDamaged ? ErrorKind::kStorage : ErrorKind::kData, "{}: arrived damaged {} times",
+           file->path(), damaged);
+    });
+    return bytes;
+  }
+
+  std::shared_ptr<const ShardParts> parts(size_t shard) {
+    std::lock_guard opening(parts_mutex);
+    if (const auto it = open_parts.find(shard); it != open_parts.end()) return it->second;
+    const ShardRecord& record = split.shards[shard];
+    auto out = std::make_shared<ShardParts>();
+    const std::string idx_path = io::join(options.cache_directory, record.idx.hash.hex() + ".idx");
+    bool good = false;
+    if (local.exists(idx_path)) {
+      out->idx_file = local.open_read(idx_path);
+      const auto bytes = out->idx_file->map();
+      good = bytes.size() == record.idx.bytes && hash128(bytes.data(), bytes.size()) == record.idx.hash;
+    }
+    if (!good) {
+      const auto bytes = fetch_whole(record.idx);
+      io::write_file_atomic(local, idx_path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+      out->idx_file = local.open_read(idx_path);
+    }
+    out->index = TokenIndex::parse(out->idx_file->map(), dataset.path_of(record.idx));
+    out->sums = BlockSums::parse(fetch_whole(record.sums), dataset.path_of(record.sums));
+    if (out->sums.file_bytes != record.bin.bytes || out->sums.block_bytes != kSumBlockBytes)
+      fail(ErrorKind::kData, "{}: it is for blocks of {} bytes of a file of {}, expected {} and {}",
+           dataset.path_of(record.sums), out->sums.block_bytes, out->sums.file_bytes, kSumBlockBytes,
+           record.bin.bytes);
+    retrying([&] { out->origin = origin.open_read(dataset.path_of(record.bin), io::Access::kRandom); });
+    if (open_parts.size() >= kMostOpen) open_parts.erase(open_parts.begin());
+    open_parts[shard] = out;
+    return out;
+  }
+
+  void retrying(const std::function<void()>& action) {
+    io::RetryPolicy policy = options.retry;
+    auto counted = [&] {
+      try {
+        action();
+      } catch (const Error&) {
+        std::lock_guard lock(mutex);
+        ++stats.failures;
+        throw;
+      }
+    };
+    io::retry_storage(policy, clock, counted);
+  }
+
+  // ---- fetchers
+
+  void work() {
+    for (;;) {
+      BlockKey key;
+      {
+        std::unique_lock lock(mutex);
+        wake_fetchers.wait(lock, [&] { return stop || !wanted.empty() || !ahead.empty(); });
+        if (stop) return;
+        auto& queue = wanted.empty() ? ahead : wanted;
+        key = queue.front();
+        queue.pop_front();
+        const auto it = blocks.find(key);
+        if (it == blocks.end() || it->second.state != BlockState::kQueued) continue;  // it was in both queues
+        it->second.state = BlockState::kFetching;
+      }
+      std::exception_ptr failure;
+      try {
+        fetch(key);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      std::lock_guard lock(mutex);
+      Block& b = blocks[key];
+      if (failure) {
+        b.failure = failure;
+        b.state = BlockState::kFailed;
+        if (!b.wanted) blocks.erase(key);  // only a guess: whoever needs it will try again
+      } else {
+        b.state = BlockState::kReady;
+        b.verified = true;
+        b.bytes = block_bytes_at(key);
+        recent.push_front(key);
+        b.recent = recent.begin();
+        stats.cached_bytes += b.bytes;
+        make_room();
+      }
+      wake_readers.notify_all();
+    }
+  }
+
+  void fetch(const BlockKey& key) {
+    const auto shard = parts(key.first);
+    std::vector<std::byte> bytes(shard->sums.block_size(key.second));
+    int damaged = 0;
+    retrying([&] {
+      shard->origin->read_at(key.second * kSumBlockBytes, bytes.data(), bytes.size());
+      if (shard->sums.matches(key.second, bytes)) return;
+      {
+        std::lock_guard lock(mutex);
+        ++stats.damaged_blocks;
+      }
+      ++damaged;
+      fail(damaged < kMostDamaged ? ErrorKind::kStorage : ErrorKind::kData,
+           "{}: block {} (offset {}) does not match its sum{}", shard->origin->path(), key.second,
+           key.second * kSumBlockBytes,
+           damaged < kMostDamaged ? "" : ". It is damaged where it lies: fetch or build the dataset again");
+    });
+    // Not synced: after a crash it is verified before use.
+    const std::string path = block_path(key),
+                      temporary = fmt::format("{}.tmp-{}-{}", path, ::getpid(), key.second);
+    const auto file = local.create(temporary);
+    file->append(bytes.data(), bytes.size());
+    file->close();
+    local.rename(temporary, path);
+    std::lock_guard lock(mutex);
+    ++stats.fetched_blocks;
+    stats.fetched_bytes += bytes.size();
+  }
+
+  // ---- readers
+
+  // Makes the block ready and copies a part of it.
+  void copy(const BlockKey& key, uint64_t from, std::byte* to, size_t bytes) {
+    for (;;) {
+      bool verify;
+      {
+        std::unique_lock lock(mutex);
+        Block& b = blocks[key];
+        if (b.state == BlockState::kFailed) {
+          const auto failure = b.failure;
+          blocks.erase(key);
+          std::rethrow_exception(failure);
+        }
+        if (b.state != BlockState::kReady) {
+          if (!b.wanted) ++stats.waited_blocks;
+          b.wanted = true;
+          if (b.state == BlockState::kQueued) wanted.push_back(key);
+          wake_fetchers.notify_one();
+          wake_readers.wait(lock, [&] {
+            const auto it = blocks.find(key);
+            return it == blocks.end() || it->second.state == BlockState::kReady ||
+                   it->second.state == BlockState::kFailed;
+          });
+          continue;
+        }
+        recent.splice(recent.begin(), recent, b.recent);
+        verify = !b.verified;
+      }
+      try {
+        const auto file = local.open_read(block_path(key), io::Access::kRandom);
+        if (verify) {
+          std::vector<std::byte> whole(block_bytes_at(key));
+          file->read_at(0, whole.data(), whole.size());
+          if (!parts(key.first)->sums.matches(key.second, whole))
+            fail(ErrorKind::kData, "a damaged block in the cache");
+          std::lock_guard lock(mutex);
+          ++stats.found_blocks;
+          if (const auto it = blocks.find(key); it != blocks.end()) it->second.verified = true;
+        }
+        file->read_at(from, to, bytes);
+        return;
+      } catch (const Error& e) {
+        if (e.kind() != ErrorKind::kData && e.kind() != ErrorKind::kUsage) throw;
+        std::lock_guard lock(mutex);  // evicted meanwhile, or damaged: fetch it again
+        const auto it = blocks.find(key);
+        if (it != blocks.end() && it->second.state == BlockState::kReady) {
+          recent.erase(it->second.recent);
+          stats.cached_bytes -= it->second.bytes;
+          blocks.erase(it);
+        }
+      }
+    }
+  }
+
+  std::unique_ptr<io::FileSystem> kept;
+  io::FileSystem &origin, &local;
+  Dataset dataset;
+  const SplitRecord& split;
+  StagingOptions options;
+  Clock& clock;
+  mutable std::mutex mutex, parts_mutex;
+  std::condition_variable wake_fetchers, wake_readers;
+  std::map<BlockKey, Block> blocks;
+  std::list<BlockKey> recent;  // ready blocks, the most recently used first
+  std::deque<BlockKey> wanted, ahead;
+  std::map<size_t, std::shared_ptr<const ShardParts>> open_parts;
+  StagingStats stats;
+  bool stop = false;
+  std::vector<std::thread> threads;
+};
+
+StagedShardSource::StagedShardSource(io::FileSystem& origin, io::FileSystem& local, Dataset dataset,
+                                     const std::string& split, StagingOptions options, Clock& clock)
+    : state_(std::make_unique<State>(origin, local, std::move(dataset), split, std::move(options), clock)) {}
+StagedShardSource::~StagedShardSource() = default;
+
+void StagedShardSource::read(size_t shard, uint64_t first, std::span<int32_t> out) {
+  const TokenType type = state_->dataset.manifest().token_type;
+  const uint64_t width = token_bytes(type), begin = first * width, end = begin + out.size() * width;
+  std::vector<std::byte> bytes(end - begin);
+  for (uint64_t at = begin; at < end;) {
+    const uint64_t block = at / kSumBlockBytes, stop = std::min(end, (block + 1) * kSumBlockBytes);
+    state_->copy({shard, block}, at - block * kSumBlockBytes, bytes.data() + (at - begin), stop - at);
+    at = stop;
+  }
+  widen_tokens(type, bytes.data(), out);
+}
+
+void StagedShardSource::document_starts(size_t shard, uint64_t first, uint64_t count,
+                                        std::vector<uint64_t>& out) {
+  append_document_starts(state_->parts(shard)->index, state_->split.shards[shard].tokens, first, count, out);
+}
+
+void StagedShardSource::will_read(size_t shard, uint64_t first, uint64_t count) {
+  if (count == 0) return;
+  const uint64_t width = token_bytes(state_->dataset.manifest().token_type);
+  std::lock_guard lock(state_->mutex);
+  for (uint64_t block = first * width / kSumBlockBytes;
+       block <= ((first + count) * width - 1) / kSumBlockBytes; ++block) {
+    if (state_->ahead.size() * kSumBlockBytes >= state_->options.cache_bytes / 2)
+      return;  // more would push out what comes first
+    if (!state_->blocks.try_emplace({shard, block}).second) continue;
+    state_->ahead.push_back({shard, block});
+    state_->wake_fetchers.notify_one();
+  }
+}
+
+void StagedShardSource::keep(std::unique_ptr<io::FileSystem> origin) { state_->kept = std::move(origin); }
+
+StagingStats StagedShardSource::stats() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->stats;
+}
+
+}  // namespace stoker::data

@@ -1,4 +1,4 @@
-// Any bytes as an input file, read as text or JSON lines (the first byte says which, and how small the pieces
+// Any bytes as an input file, read as text, JSON lines, tar or MDS (the first byte says which, and how small the pieces
 // are), plain or compressed. Whatever they are: documents of valid UTF-8 within the limit, and the same ones
 // for pieces of any size.
 #include <cstddef>
@@ -35,8 +35,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   io::MemoryFileSystem fs;
   const auto file = fs.create("f");
   file->append(data + 1, size - 1);
-  const auto format = data[0] & 1 ? corpus::SourceFormat::kText : corpus::SourceFormat::kJsonLines;
-  const auto small = read_all(fs, format, 1 + data[0] / 2);
+  static constexpr corpus::SourceFormat kFormats[] = {corpus::SourceFormat::kJsonLines,
+                                                      corpus::SourceFormat::kText, corpus::SourceFormat::kTar,
+                                                      corpus::SourceFormat::kMds};
+  const auto format = kFormats[data[0] & 3];
+  const auto small = read_all(fs, format, 1 + data[0] / 4);
   STOKER_CHECK(small == read_all(fs, format, 1 << 20));
   return 0;
 }

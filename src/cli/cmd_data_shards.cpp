@@ -10,6 +10,7 @@
 #include "base/threads.h"
 #include "cli/command.h"
 #include "data/corpus/build_shards.h"
+#include "data/corpus/export_dataset.h"
 #include "data/shard/dataset.h"
 #include "data/tokenizer/tokenizer.h"
 #include "io/object_store.h"
@@ -83,9 +84,11 @@ void add_prepare(CLI::App& data) {
       ->capture_default_str();
   cmd->add_option("--split-seed", o.split_seed, "Another seed holds out other documents")
       ->capture_default_str();
-  cmd->add_option("--format", f->format, "text or jsonl, whatever the names say");
+  cmd->add_option("--format", f->format, "text, jsonl, tar or mds, whatever the names say");
   cmd->add_option("--json-field", o.read.json_field,
                   "Field of a record that is the text (or a JSON pointer: /a/b)")
+      ->capture_default_str();
+  cmd->add_option("--tar-member", o.read.tar_member, "Extension of the members of a tar that are documents")
       ->capture_default_str();
   cmd->add_option("--bos", o.bos, "Token to put before each document, such as <|begin_of_text|>");
   cmd->add_option("--max-document", o.read.max_document_bytes,
@@ -153,6 +156,27 @@ void add_verify(CLI::App& data) {
     if (!faults.empty())
       fail(ErrorKind::kData, "{}: {} faults. Build it again from its sources, or fetch it again", f->path,
            faults.size());
+  });
+}
+
+void add_export(CLI::App& data) {
+  auto* cmd =
+      data.add_subcommand("export", "A split as text again: JSON lines, WebDataset tar or MosaicML MDS");
+  struct Flags {
+    std::string path, out, to = "jsonl";
+    corpus::ExportOptions options;
+  };
+  auto f = std::make_shared<Flags>();
+  cmd->add_option("dataset", f->path, "Directory")->required();
+  cmd->add_option("--out", f->out, "File (jsonl, tar) or directory (mds) to make")->required();
+  cmd->add_option("--to", f->to, "jsonl, tar or mds")->capture_default_str();
+  cmd->add_option("--split", f->options.split, "Split")->capture_default_str();
+  cmd->footer("Example:\n  stoker data export docs.stk --to mds --out docs-mds --split held_out");
+  cmd->callback([f] {
+    auto& fs = io::real_file_system();
+    f->options.format = corpus::export_format_from_string(f->to);
+    const uint64_t n = corpus::export_dataset(fs, data::Dataset::open(fs, f->path), f->out, f->options);
+    fmt::print("{}: {} documents\n", f->out, n);
   });
 }
 
@@ -245,6 +269,7 @@ void add_data_shards(CLI::App& data_parent) {
   add_prepare(data_parent);
   add_verify(data_parent);
   add_show(data_parent);
+  add_export(data_parent);
 }
 
 }  // namespace stoker::cli

@@ -87,6 +87,7 @@ class Builder {
               {"builder_version", kBuilderVersion},
               {"format", options_.format ? std::string(to_string(*options_.format)) : "by name"},
               {"json_field", options_.read.json_field},
+              {"tar_member", options_.read.tar_member},
               {"max_document_bytes", options_.read.max_document_bytes},
               {"held_out_ppm", options_.held_out_ppm},
               {"split_seed", options_.split_seed},

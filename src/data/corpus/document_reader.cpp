@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "data/corpus/compressed_input.h"
+#include "data/corpus/member_stream.h"
 
 namespace stoker::corpus {
 namespace {
@@ -87,9 +88,17 @@ size_t find_invalid_utf8(std::string_view s) {
 struct DocumentReader::Streaming {
   Streaming(io::FileSystem& fs, const SourceFile& file, uint32_t source_number,
             const ReadOptions& read_options)
-      : source(source_number), lines(file.format == SourceFormat::kJsonLines), options(read_options) {
+      : source(source_number),
+        lines(file.format == SourceFormat::kJsonLines),
+        path(file.path),
+        options(read_options) {
     try {
       input.emplace(fs, file.path);
+      auto read = [this](char* to, size_t n) { return input->read(to, n); };
+      if (file.format == SourceFormat::kTar)
+        members = open_tar(read, options.tar_member, options.max_document_bytes);
+      if (file.format == SourceFormat::kMds)
+        members = open_mds(read, options.json_field, options.max_document_bytes);
     } catch (const Error& e) {
       give_up(e);
     }
@@ -97,13 +106,16 @@ struct DocumentReader::Streaming {
 
   void give_up(const Error& e) {
     if (e.kind() != ErrorKind::kData && e.kind() != ErrorKind::kUsage) throw;  // the disk, not the file
-    trouble.push_back({source, record, true, e.what()});
+    const std::string_view what = e.what();
+    const bool named = what.find(path) != std::string_view::npos;
+    trouble.push_back({source, record, true, named ? std::string(what) : fmt::format("{}: {}", path, what)});
     ended = true;
     held.clear();
   }
 
   // Until `held` has `want` bytes or the file ends.
   void fill(size_t want) {
+    want = std::max<size_t>(want, 16);  // a byte order mark comes in one piece
     while (held.size() < want && !ended) {
       const size_t at = held.size(), n = std::min<size_t>(want - at, size_t{1} << 20);
       held.resize(at + n);
@@ -129,7 +141,31 @@ struct DocumentReader::Streaming {
 
   // The next piece and its first record; false at the end.
   bool next(std::string& piece, uint64_t& first_record) {
-    return lines ? next_lines(piece, first_record) : next_text(piece, first_record);
+    return members ? next_member(piece, first_record)
+           : lines ? next_lines(piece, first_record)
+                   : next_text(piece, first_record);
+  }
+
+  // A document of a tar or MDS shard; an empty piece for one without a byte.
+  bool next_member(std::string& piece, uint64_t& first_record) {
+    try {
+      Member member;
+      while (!ended && members->next(member)) {
+        record = member.number + 1;
+        if (member.too_long) {
+          trouble.push_back(
+              {source, member.number, false, too_long(member.too_long, options.max_document_bytes)});
+          continue;
+        }
+        first_record = member.number;
+        piece = std::move(member.bytes);
+        return true;
+      }
+      ended = true;
+    } catch (const Error& e) {
+      give_up(e);
+    }
+    return false;
   }
 
   bool next_text(std::string& piece, uint64_t& first_record) {
@@ -203,8 +239,10 @@ struct DocumentReader::Streaming {
 
   uint32_t source;
   bool lines;
+  std::string path;
   const ReadOptions& options;
   std::optional<CompressedInput> input;
+  std::unique_ptr<MemberStream> members;
   std::string held;
   uint64_t record = 0;
   bool ended = false, first = true;
@@ -271,7 +309,16 @@ std::optional<Load> DocumentReader::next() {
     if (!streaming_) return std::nullopt;
     Streaming& s = *streaming_;
     load.source = s.source;
-    s.next(load.bytes, load.first_record);
+    if (s.members) {
+      uint64_t gathered_bytes = 0, record = 0;
+      std::string piece;
+      while (gathered_bytes < options_.load_bytes && load.members.size() < 65536 && s.next(piece, record)) {
+        gathered_bytes += piece.size();
+        load.members.emplace_back(record, std::move(piece));
+      }
+    } else {
+      s.next(load.bytes, load.first_record);
+    }
     const bool last = s.ended && s.held.empty();
     load.read.bad = std::move(s.trouble);
     s.trouble.clear();
@@ -288,11 +335,18 @@ Opened DocumentReader::open(Load load) const {
   Opened out = std::move(load.read);
   LineParser parser(options_.json_field);
   auto open_piece = [&](uint32_t source, uint64_t record, std::string piece) {
-    if (sources_[source].format == SourceFormat::kJsonLines)
+    const SourceFormat format = sources_[source].format;
+    if (format == SourceFormat::kTar && options_.tar_member == "json") {
+      std::replace(piece.begin(), piece.end(), '\n',
+                   ' ');  // one record; in JSON a line end is only white space
+      if (piece.empty()) ++out.empty;
+      else open_lines(source, record, std::move(piece), options_.max_document_bytes, parser, out);
+    } else if (format == SourceFormat::kJsonLines)
       open_lines(source, record, std::move(piece), options_.max_document_bytes, parser, out);
     else open_text(source, record, std::move(piece), out);
   };
   if (load.files.empty()) {
+    for (auto& [record, piece] : load.members) open_piece(load.source, record, std::move(piece));
     if (!load.bytes.empty()) open_piece(load.source, load.first_record, std::move(load.bytes));
     return out;
   }
@@ -305,7 +359,7 @@ Opened DocumentReader::open(Load load) const {
       any = true;
       open_piece(source, record, std::move(piece));
     }
-    if (!any && s.trouble.empty()) ++out.empty;
+    if (!any && s.trouble.empty() && !s.members) ++out.empty;
     out.done.push_back(s.done());
     out.stored_bytes += s.stored_done();
     for (auto& bad : s.trouble) out.bad.push_back(std::move(bad));

@@ -25,7 +25,9 @@
 namespace stoker::corpus {
 
 struct ReadOptions {
-  std::string json_field = "text";
+  std::string json_field = "text";  // also the column of an MDS shard
+  std::string tar_member =
+      "txt";  // extension of the members of a tar that are documents; json: the field of each
   uint64_t max_document_bytes = uint64_t{64} << 20;
   uint64_t load_bytes = uint64_t{1} << 20;  // what a load aims at
 };
@@ -63,8 +65,9 @@ struct Load {
   // or part of one file:
   uint32_t source = 0;
   uint64_t first_record = 0;
-  std::string bytes;  // whole lines, or one document
-  Opened read;        // what reading found already
+  std::string bytes;                                      // whole lines, or one document
+  std::vector<std::pair<uint64_t, std::string>> members;  // or documents of a tar or MDS shard, by record
+  Opened read;                                            // what reading found already
 };
 
 class DocumentReader {
@@ -76,7 +79,6 @@ class DocumentReader {
 
  private:
   struct Streaming;
-  void read_piece(Load& load);
   io::FileSystem& fs_;
   const std::vector<SourceFile>& sources_;
   ReadOptions options_;

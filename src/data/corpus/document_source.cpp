@@ -60,12 +60,20 @@ void walk(io::FileSystem& fs, const std::string& directory, const std::string& p
 
 }  // namespace
 
-std::string_view to_string(SourceFormat format) { return format == SourceFormat::kText ? "text" : "jsonl"; }
+namespace {
+constexpr std::array<std::pair<SourceFormat, std::string_view>, 4> kFormats{
+    {{SourceFormat::kText, "text"},
+     {SourceFormat::kJsonLines, "jsonl"},
+     {SourceFormat::kTar, "tar"},
+     {SourceFormat::kMds, "mds"}}};
+}
+
+std::string_view to_string(SourceFormat format) { return kFormats[static_cast<size_t>(format)].second; }
 
 SourceFormat source_format_from_string(std::string_view name) {
-  if (name == "text") return SourceFormat::kText;
-  if (name == "jsonl") return SourceFormat::kJsonLines;
-  fail(ErrorKind::kUsage, "format: expected text or jsonl, found \"{}\"", name);
+  for (const auto& [format, known] : kFormats)
+    if (name == known) return format;
+  fail(ErrorKind::kUsage, "format: expected text, jsonl, tar or mds, found \"{}\"", name);
 }
 
 std::optional<SourceFormat> format_of_name(std::string_view name) {
@@ -78,6 +86,8 @@ std::optional<SourceFormat> format_of_name(std::string_view name) {
     if (name.ends_with(text)) return SourceFormat::kText;
   for (const std::string_view lines : {".jsonl", ".ndjson"})
     if (name.ends_with(lines)) return SourceFormat::kJsonLines;
+  if (name.ends_with(".tar")) return SourceFormat::kTar;
+  if (name.ends_with(".mds")) return SourceFormat::kMds;
   return std::nullopt;
 }
 
@@ -111,7 +121,8 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
       const auto info = fs.info(input);
       if (info.directory) {
         looked_for =
-            "files named .txt .text .rst .md .markdown .jsonl .ndjson (also with .gz .zst .xz); for others "
+            "files named .txt .text .rst .md .markdown .jsonl .ndjson .tar .mds (also with .gz .zst .xz); "
+            "for others "
             "give a glob or "
             "--format";
         walk(fs, input, "", 0,

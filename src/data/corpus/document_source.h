@@ -5,6 +5,7 @@
 // lines. In a folder
 //               other names are left out and counted; a file or glob that names them means them: they are
 //               text
+//               .tar WebDataset (member_stream.h); .mds MosaicML shards
 // Order         inputs as given, within one by name (bytes): part of the dataset's identity
 // Errors        Usage: nothing there, or nothing left; says what was looked for
 #pragma once
@@ -18,7 +19,7 @@
 
 namespace stoker::corpus {
 
-enum class SourceFormat { kText, kJsonLines };
+enum class SourceFormat { kText, kJsonLines, kTar, kMds };
 std::string_view to_string(SourceFormat format);
 SourceFormat source_format_from_string(std::string_view name);  // Usage error lists them
 

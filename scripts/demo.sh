@@ -29,6 +29,7 @@ if [ ! -e "$corpus/complete" ]; then
   package=("$corpus"/package/linux-doc-6.1_*.deb)
   dpkg-deb -x "${package[0]}" "$corpus/root"
   mv "$corpus/root/usr/share/doc/linux-doc-6.1/Documentation" "$corpus/text"
+  rm -rf "$corpus/text/translations"  # the demo's text is English
   rm -rf "$corpus/root"
   sha256sum "${package[0]}" | sed "s# .*/# #" >"$corpus/sha256"
   touch "$corpus/complete"
@@ -46,7 +47,7 @@ fi
 show "$stoker" data show "$place/data"
 
 step "Train"
-show "$stoker" train recipes/demo.toml --set "data.path=$place/data" --set "run_dir=$place/run"
+show "$stoker" train recipes/demo.toml --set "data.path=$place/data" --set "run.dir=$place/run"
 
 step "Score on documents that were never trained on"
 show "$stoker" eval "$place/run" --data "$place/data"

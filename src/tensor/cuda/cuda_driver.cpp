@@ -20,6 +20,11 @@ struct Devices {
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status == cudaSuccess && count > 0) return;
     count = 0;
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) {
+      reason = "this machine has no CUDA driver";
+      return;
+    }
     reason = status == cudaSuccess ? "the CUDA driver reports no device" : cudaGetErrorString(status);
     (void)cudaGetLastError();  // the error is told; it must not surface in a later call
   }

@@ -42,7 +42,7 @@ mkdir -p "$place"
 
 step "Tokenizer and shards"
 if [ ! -e "$place/data" ]; then
-  show "$stoker" data prepare "$corpus/text/**/*.rst.gz" --out "$place/data" --vocab-size 8192 --held-out 0.02
+  show "$stoker" data prepare "$corpus/text/**/*.rst.gz" --out "$place/data" --vocab-size 4096 --held-out 0.02
 fi
 show "$stoker" data show "$place/data"
 

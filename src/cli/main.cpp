@@ -26,10 +26,17 @@ int run(int argc, char** argv) {
   add_eval(app);
   add_sample(app);
   add_report(app);
+  add_launch(app);
+  add_join(app);
+  add_scale(app);
+  add_top(app);
+  add_coordinator(app);
   add_bench(app);
   add_plan(app);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RuntimeError& e) {  // a command that ends with another program's exit code
+    return e.get_exit_code();
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : stoker::exit_code(stoker::ErrorKind::kUsage);
   }

@@ -128,13 +128,13 @@ class TransportCommunicator final : public Communicator {
   }
 
   void tree_all_reduce(std::span<float* const> partials, size_t elements, std::span<const LeafSpan> spans,
-                       float* out, double timeout_s) override {
-    TreeExchange exchange(partials, elements, spans, rank());
+                       float* out, std::span<const size_t> cuts, double timeout_s) override {
+    TreeExchange exchange(partials, elements, spans, cuts, rank());
     run("tree_all_reduce", elements * sizeof(float), timeout_s, [&] { exchange.all_reduce(wire_, out); });
   }
   void tree_reduce_scatter(std::span<float* const> partials, size_t elements, std::span<const LeafSpan> spans,
-                           float* out, double timeout_s) override {
-    TreeExchange exchange(partials, elements, spans, rank());
+                           float* out, std::span<const size_t> cuts, double timeout_s) override {
+    TreeExchange exchange(partials, elements, spans, cuts, rank());
     run("reduce_scatter", elements * sizeof(float), timeout_s, [&] { exchange.reduce_scatter(wire_, out); });
   }
 
@@ -180,10 +180,11 @@ class TransportCommunicator final : public Communicator {
     } catch (const PeerError& e) {
       wire_.close();
       recorder_.end(CallState::kFailed, e.peer());
-      broken_ = PeerError(
-          e.peer(), fmt::format("{} #{} of {} bytes failed on {} in generation {} after {:.2f} s: {}", name,
-                                sequence_, bytes, describe(transport_->peer(rank())), generation_,
-                                monotonic_s() - started, e.what()));
+      broken_ = PeerError(e.peer(),
+                          fmt::format("{} #{} of {} bytes failed on {} in generation {} after {:.2f} s: {}",
+                                      name, sequence_, bytes, describe(transport_->peer(rank())), generation_,
+                                      monotonic_s() - started, e.what()),
+                          e.ended());
       // Whoever waits for this rank now learns it at once instead of at its own deadline.
       transport_->abort(broken_->what());
       busy_s_ += monotonic_s() - started;
@@ -208,7 +209,7 @@ class TransportCommunicator final : public Communicator {
 void Communicator::all_reduce(std::span<float> data, double timeout_s) {
   float* const partial = data.data();
   const auto spans = even_spans(size(), size());
-  tree_all_reduce({&partial, 1}, data.size(), spans, data.data(), timeout_s);
+  tree_all_reduce({&partial, 1}, data.size(), spans, data.data(), {}, timeout_s);
 }
 
 void Communicator::reduce_scatter(std::span<float> data, std::span<float> out, double timeout_s) {
@@ -218,7 +219,7 @@ void Communicator::reduce_scatter(std::span<float> data, std::span<float> out, d
          rank(), out.size());
   float* const partial = data.data();
   const auto spans = even_spans(size(), size());
-  tree_reduce_scatter({&partial, 1}, data.size(), spans, out.data(), timeout_s);
+  tree_reduce_scatter({&partial, 1}, data.size(), spans, out.data(), {}, timeout_s);
 }
 
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Transport> transport, uint64_t generation,

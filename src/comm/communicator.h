@@ -64,11 +64,13 @@ class Communicator {
 
   // Sums V leaves held by the ranks as spans[r] (contiguous, in order). partials: this rank's complete
   // subtrees, each `elements` floats (TreeAccumulator::partials). all_reduce: out has `elements` floats on
-  // every rank (may be partials[0]). reduce_scatter: out has shard_of(elements, size, rank).size() floats.
+  // every rank (may be partials[0]). cuts: size()+1 offsets, which rank owns what; empty: shard_of. reduce_scatter: out has shard_of(elements, size, rank).size() floats.
   virtual void tree_all_reduce(std::span<float* const> partials, size_t elements,
-                               std::span<const LeafSpan> spans, float* out, double timeout_s = 0) = 0;
+                               std::span<const LeafSpan> spans, float* out, std::span<const size_t> cuts = {},
+                               double timeout_s = 0) = 0;
   virtual void tree_reduce_scatter(std::span<float* const> partials, size_t elements,
-                                   std::span<const LeafSpan> spans, float* out, double timeout_s = 0) = 0;
+                                   std::span<const LeafSpan> spans, float* out,
+                                   std::span<const size_t> cuts = {}, double timeout_s = 0) = 0;
   // One leaf per rank.
   void all_reduce(std::span<float> data, double timeout_s = 0);
   void reduce_scatter(std::span<float> data, std::span<float> out, double timeout_s = 0);

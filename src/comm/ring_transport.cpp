@@ -260,18 +260,18 @@ class RingTransport final : public Transport {
     const bool is_gone = group_.gone(waited_for), is_closed = closed(waited_for);
     if (!is_gone && !is_closed) return;
     if (progress()) return;
-    if (is_gone) give_up(waited_for, "has ended");
+    if (is_gone) give_up(waited_for, "has ended", true);
     for (int p = 0; p < size(); ++p)
-      if (p != rank() && p != waited_for && group_.gone(p)) give_up(p, "has ended");
+      if (p != rank() && p != waited_for && group_.gone(p)) give_up(p, "has ended", true);
     const int blamed = group_.segments[static_cast<size_t>(waited_for)].header().blames.load();
     if (blamed >= 0 && blamed < size() && blamed != rank() && blamed != waited_for)
       give_up(blamed, fmt::format("did not answer rank {}, which has left the group", waited_for));
     give_up(waited_for, "has left the group");
   }
 
-  [[noreturn]] void give_up(int culprit, const std::string& why) {
+  [[noreturn]] void give_up(int culprit, const std::string& why, bool ended = false) {
     close(culprit);
-    throw PeerError(culprit, fmt::format("{} {}", describe(peer(culprit)), why));
+    throw PeerError(culprit, fmt::format("{} {}", describe(peer(culprit)), why), ended);
   }
 
   void close(int culprit) {

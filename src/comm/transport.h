@@ -29,11 +29,14 @@ std::string describe(const PeerInfo& peer);
 
 class PeerError : public Error {
  public:
-  PeerError(int peer, const std::string& message) : Error(ErrorKind::kPeer, message), peer_(peer) {}
-  int peer() const { return peer_; }  // the rank held responsible; -1: nobody in particular (an abort)
+  PeerError(int peer, const std::string& message, bool ended = false)
+      : Error(ErrorKind::kPeer, message), peer_(peer), ended_(ended) {}
+  int peer() const { return peer_; }     // the rank held responsible; -1: nobody in particular (an abort)
+  bool ended() const { return ended_; }  // its process is known to have ended, not only silent
 
  private:
   int peer_;
+  bool ended_;
 };
 
 // One message on its way; each transport derives its own.

@@ -43,8 +43,20 @@ void Wire::wait_all() {
 }
 
 TreeExchange::TreeExchange(std::span<float* const> partials, size_t elements, std::span<const LeafSpan> spans,
-                           int rank)
-    : partials_(partials), elements_(elements), rank_(rank), workers_(static_cast<int>(spans.size())) {
+                           std::span<const size_t> cuts, int rank)
+    : partials_(partials),
+      elements_(elements),
+      rank_(rank),
+      workers_(static_cast<int>(spans.size())),
+      cuts_(cuts.begin(), cuts.end()) {
+  if (cuts_.empty()) {
+    for (int w = 0; w < workers_; ++w) cuts_.push_back(shard_of(elements, workers_, w).begin);
+    cuts_.push_back(elements);
+  }
+  if (cuts_.size() != spans.size() + 1 || cuts_.front() != 0 || cuts_.back() != elements ||
+      !std::is_sorted(cuts_.begin(), cuts_.end()))
+    fail(ErrorKind::kUsage, "tree sum: expected {} rising cuts from 0 to {}, found {}", spans.size() + 1,
+         elements, cuts_.size());
   const int virtual_ranks = spans.empty() ? 0 : spans.back().end;
   std::vector<LeafSpan> parts;
   int next = 0;
@@ -68,9 +80,9 @@ TreeExchange::TreeExchange(std::span<float* const> partials, size_t elements, st
 }
 
 Shard TreeExchange::chunk_of(int owner, size_t chunk) const {
-  const Shard shard = shard_of(elements_, workers_, owner);
-  const size_t begin = std::min(shard.end, shard.begin + chunk * chunk_elements_);
-  return {begin, std::min(shard.end, begin + chunk_elements_)};
+  const Shard own = shard(owner);
+  const size_t begin = std::min(own.end, own.begin + chunk * chunk_elements_);
+  return {begin, std::min(own.end, begin + chunk_elements_)};
 }
 
 void TreeExchange::all_reduce(Wire& wire, float* out) { run(wire, out, true); }
@@ -81,7 +93,7 @@ void TreeExchange::reduce_scatter(Wire& wire, float* out) { run(wire, out, false
 // missing.
 void TreeExchange::run(Wire& wire, float* out, bool gather) {
   size_t longest = 0;
-  for (int w = 0; w < workers_; ++w) longest = std::max(longest, shard_of(elements_, workers_, w).size());
+  for (int w = 0; w < workers_; ++w) longest = std::max(longest, shard(w).size());
   const size_t chunks = std::max<size_t>(1, (longest + chunk_elements_ - 1) / chunk_elements_);
   scratch_.assign(kInFlight, {});
   for (auto& s : scratch_) s.resize(std::min(chunk_elements_, longest) * slots_.size());
@@ -124,7 +136,7 @@ void TreeExchange::fold_chunk(Wire& wire, size_t chunk, float* out, bool gather)
                                 : scratch_[place].data() + static_cast<size_t>(s) * mine.size();
   };
   for (const Fold& fold : folds_) add_into(at(fold.into), at(fold.from), mine.size());
-  float* result = gather ? out + mine.begin : out + (mine.begin - shard_of(elements_, workers_, rank_).begin);
+  float* result = gather ? out + mine.begin : out + (mine.begin - shard(rank_).begin);
   if (mine.size() > 0 && result != at(0)) std::memmove(result, at(0), mine.size() * sizeof(float));
   if (gather)
     for (int hop = 1; hop < workers_; ++hop)

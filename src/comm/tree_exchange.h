@@ -37,7 +37,8 @@ class Wire {
 
 class TreeExchange {
  public:
-  TreeExchange(std::span<float* const> partials, size_t elements, std::span<const LeafSpan> spans, int rank);
+  TreeExchange(std::span<float* const> partials, size_t elements, std::span<const LeafSpan> spans,
+               std::span<const size_t> cuts, int rank);
   void all_reduce(Wire& wire, float* out);
   void reduce_scatter(Wire& wire, float* out);
 
@@ -49,11 +50,15 @@ class TreeExchange {
   void run(Wire& wire, float* out, bool gather);
   void start_chunk(Wire& wire, size_t chunk);
   void fold_chunk(Wire& wire, size_t chunk, float* out, bool gather);
+  Shard shard(int owner) const {
+    return {cuts_[static_cast<size_t>(owner)], cuts_[static_cast<size_t>(owner) + 1]};
+  }
   Shard chunk_of(int owner, size_t chunk) const;
 
   std::span<float* const> partials_;
   size_t elements_;
   int rank_, workers_;
+  std::vector<size_t> cuts_;
   std::vector<Slot> slots_;
   std::vector<Fold> folds_;
   std::vector<int> parts_of_;  // how many subtrees each worker holds

@@ -21,6 +21,7 @@ using std::chrono::milliseconds;
 constexpr auto kTick = milliseconds(50);
 constexpr double kGateCall_s = 5;  // a gate call answers "again" after this, so a dead client is noticed
 constexpr uint64_t kKeptGenerations = 3;
+constexpr uint64_t kForEver = uint64_t{1} << 62;
 
 WorkerInfo from_wire(const wire::WorkerInfo& in) {
   return {in.worker(), in.host(), in.pid(), in.address(), in.memory_domain()};
@@ -41,6 +42,7 @@ Pulse from_wire(const wire::Pulse& in) {
 struct Coordinator::Impl final : public wire::Coordinator::Service {
   explicit Impl(CoordinatorConfig c) : config(std::move(c)), membership(config.membership, system_clock()) {
     net::check_token(config.token);
+    for (const auto& [key, value] : config.values) values[key] = {value, kForEver};
     if (!config.state_file.empty() && io::real_file_system().exists(config.state_file))
       membership.load(io::read_text(io::real_file_system(), config.state_file));
     grpc::ServerBuilder builder;
@@ -181,7 +183,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
 
   grpc::Status Accuse(grpc::ServerContext* context, const wire::AccuseRequest* in, wire::Empty*) override {
     return guarded(*context, [&](auto&) {
-      membership.accuse(in->worker(), in->generation(), in->accused(), in->what());
+      membership.accuse(in->worker(), in->generation(), in->accused(), in->what(), in->ended());
     });
   }
   grpc::Status Exited(grpc::ServerContext* context, const wire::ExitRequest* in, wire::Empty*) override {

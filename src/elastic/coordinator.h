@@ -6,6 +6,7 @@
 // every call needs the token; TLS beyond loopback (net/rpc.h) Errors       Usage: address in use or not ours,
 // bad token. Storage: the state cannot be written (the run goes on)
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 
@@ -19,7 +20,8 @@ struct CoordinatorConfig {
   net::Address listen{"127.0.0.1", 0};  // port 0: any
   net::Tls tls = net::Tls::kAuto;
   std::string token;
-  std::string state_file, events_file;  // empty: none
+  std::string state_file, events_file;        // empty: none
+  std::map<std::string, std::string> values;  // preset shared values: the command that joiners run
 };
 
 class Coordinator {

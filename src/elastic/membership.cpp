@@ -259,12 +259,16 @@ void Membership::judge_speed() {
 }
 
 void Membership::accuse(const std::string& worker, uint64_t generation, const std::string& accused,
-                        const std::string& what) {
+                        const std::string& what, bool ended) {
   Worker* by = find(worker);
   Worker* w = find(accused);
   if (by == nullptr || by->life == Life::kGone || generation != generation_) return;
   record("accused", w, fmt::format("{} says: {}", worker, what));
   if (w == nullptr || w->life != Life::kMember) return;
+  if (ended) {
+    remove(*w, "ended", fmt::format("has ended, as {} saw", worker));
+    return try_form();
+  }
   accused_[accused].insert(generation);
   accused_step_ = std::max(accused_step_, std::max(by->pulse.step, w->pulse.step));
   break_generation(fmt::format("{} could not reach {}", worker, accused));

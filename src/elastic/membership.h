@@ -99,7 +99,7 @@ class Membership {
   void withdraw(const std::string& worker);  // its call ended before a generation formed
 
   void accuse(const std::string& worker, uint64_t generation, const std::string& accused,
-              const std::string& what);
+              const std::string& what, bool ended = false);
   void ended(const std::string& worker, int exit_code, int signal);
   void leave(const std::string& worker, bool finished);
   bool may_commit(const std::string& worker, uint64_t generation, std::string* why);

@@ -225,12 +225,13 @@ bool WorkerLink::regroup_soon() const { return impl_->soon; }
 bool WorkerLink::stop_wanted() const { return impl_->stop; }
 bool WorkerLink::fenced() const { return impl_->is_fenced; }
 
-void WorkerLink::accuse(const std::string& worker, const std::string& what) {
+void WorkerLink::accuse(const std::string& worker, const std::string& what, bool ended) {
   wire::AccuseRequest request;
   request.set_worker(impl_->config.who.worker);
   request.set_generation(impl_->generation.load());
   request.set_accused(worker);
   request.set_what(what);
+  request.set_ended(ended);
   impl_->line.repeat(&wire::Coordinator::Stub::Accuse, request, kCall_s, impl_->config.outage_s);
 }
 
@@ -324,6 +325,11 @@ std::string CoordinatorClient::status(int64_t events_after) {
   wire::StatusRequest request;
   request.set_events_after(events_after);
   return impl_->line.repeat(&wire::Coordinator::Stub::Status, request, kCall_s, 5).json();
+}
+std::string CoordinatorClient::value(const std::string& key) {
+  wire::GetRequest request;
+  request.set_key(key);
+  return impl_->line.repeat(&wire::Coordinator::Stub::Get, request, kCall_s, 5).value();
 }
 bool CoordinatorClient::answers(double timeout_s) {
   wire::StatusRequest request;

@@ -45,7 +45,7 @@ class WorkerLink {
   bool regroup_soon() const;                  // leave after this step, together
   bool stop_wanted() const;
   bool fenced() const;
-  void accuse(const std::string& worker, const std::string& what);
+  void accuse(const std::string& worker, const std::string& what, bool ended = false);
   void leave(bool finished);
   bool may_commit(std::string* why);
   void note(const std::string& kind, const std::string& text);
@@ -69,6 +69,7 @@ class CoordinatorClient {
   void stop(const std::string& why);
   void note(const std::string& kind, const std::string& worker, const std::string& text);
   std::string status(int64_t events_after = 0);  // JSON
+  std::string value(const std::string& key);     // empty: not there
   bool answers(double timeout_s);
 
  private:

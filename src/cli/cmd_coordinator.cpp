@@ -1,0 +1,71 @@
+#include <memory>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/stop.h"
+#include "cli/command.h"
+#include "cli/run_files.h"
+#include "elastic/coordinator.h"
+#include "io/atomic_write.h"
+#include "io/file_system.h"
+
+namespace stoker::cli {
+namespace {
+
+struct Flags {
+  elastic::CoordinatorConfig config;
+  std::string run, advertise;
+  bool tls = false, no_tls = false;
+};
+
+void run_coordinator(Flags& flags) {
+  io::real_file_system().make_dirs(flags.run);
+  auto& config = flags.config;
+  config.token = token_of_run(flags.run, true);
+  config.tls = flags.tls ? net::Tls::kOn : flags.no_tls ? net::Tls::kOff : net::Tls::kAuto;
+  config.membership.run = io::name_of(flags.run);
+  config.state_file = io::join(flags.run, "coordinator.json");
+  config.events_file = io::join(flags.run, "events.jsonl");
+  const std::string command = io::join(flags.run, "command.json");
+  if (io::real_file_system().exists(command))
+    config.values["command"] = io::read_text(io::real_file_system(), command, 1 << 20);
+  elastic::Coordinator coordinator(config);
+  net::Address address = coordinator.address();
+  if (!flags.advertise.empty()) address.host = flags.advertise;
+  else if (address.host == "0.0.0.0" || address.host == "::") address.host = net::host_name();
+  io::write_file_atomic(io::real_file_system(), io::join(flags.run, "coordinator"), address.text() + "\n");
+  fmt::print(stderr, "coordinator of {} at {}\n", flags.run, address.text());
+  double empty_since = 0;
+  while (!stop_requested()) {
+    // Once the run is complete and everybody has left there is nothing to coordinate.
+    const bool over = coordinator.finished() && coordinator.nobody_left();
+    if (!over) empty_since = 0;
+    else if (empty_since == 0) empty_since = monotonic_s();
+    else if (monotonic_s() - empty_since > 2) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
+}  // namespace
+
+void add_coordinator(CLI::App& app) {
+  auto* cmd =
+      app.add_subcommand("coordinator", "Hold the membership of a run (stoker launch starts one by itself)");
+  auto flags = std::make_shared<Flags>();
+  cmd->add_option("--run", flags->run, "Run directory: state, events and address are kept there")->required();
+  cmd->add_option("--workers", flags->config.membership.target, "Workers wanted (default 1)");
+  cmd->add_option("--minimum", flags->config.membership.minimum, "Pause below this many (default 1)");
+  cmd->add_option("--listen", flags->config.listen.host, "Address to listen on (default 127.0.0.1)");
+  cmd->add_option("--port", flags->config.listen.port, "Port (default any free one)")
+      ->check(CLI::Range(0, 65535));
+  cmd->add_option("--advertise", flags->advertise, "Host that the workers dial");
+  cmd->add_option("--heartbeat-timeout", flags->config.membership.heartbeat_timeout_s,
+                  "Seconds without a sign of life until a worker is put out (default 3)")
+      ->check(CLI::Range(0.2, 3600.0));
+  cmd->add_flag("--tls", flags->tls, "TLS also on loopback");
+  cmd->add_flag("--no-tls", flags->no_tls, "No TLS, whoever may listen in");
+  cmd->footer("Example: stoker coordinator --run runs/a --workers 8 --listen 0.0.0.0 --port 7070");
+  cmd->callback([flags] { run_coordinator(*flags); });
+}
+
+}  // namespace stoker::cli

@@ -1,0 +1,157 @@
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/stop.h"
+#include "cli/command.h"
+#include "cli/run_files.h"
+#include "cluster/launcher.h"
+#include "elastic/worker_link.h"
+#include "io/atomic_write.h"
+#include "io/file_system.h"
+
+namespace stoker::cli {
+namespace {
+
+struct Flags {
+  int workers = 1, minimum = 1, max_restarts = 1000;
+  std::string hosts, run = "run", ssh = "ssh", remote_program;
+  double heartbeat_timeout_s = 3;
+  bool no_tls = false;
+  std::vector<std::string> command;
+};
+
+// What the launcher knows of the run it learns from the coordinator, at most a few times a second. Answers nothing while the
+// coordinator is away.
+class RunView {
+ public:
+  RunView(const net::Address& address, net::Tls tls, const std::string& token)
+      : client_(address, tls, token) {}
+  std::vector<std::string> fenced() {
+    refresh();
+    std::vector<std::string> out;
+    for (const auto& w : status_["workers"])
+      if (w["life"] == "fenced") out.push_back(w["worker"]);
+    return out;
+  }
+  bool finished() {
+    refresh();
+    return status_.value("finished", false);
+  }
+  void ended(const cluster::ProcessExit& e) {
+    attempt([&] { client_.exited(e.name, e.exit_code, e.signal); });
+  }
+  void stop(const std::string& why) {
+    attempt([&] { client_.stop(why); });
+  }
+  bool answers() { return client_.answers(1); }
+
+ private:
+  template <typename Call>
+  void attempt(const Call& call) {
+    try {
+      call();
+    } catch (const Error& e) {
+      fmt::print(stderr, "stoker: {}\n", e.what());
+    }
+  }
+  void refresh() {
+    if (monotonic_s() < next_s_) return;
+    next_s_ = monotonic_s() + 0.2;
+    try {
+      if (client_.answers(0.5))
+        status_ = nlohmann::json::parse(client_.status(std::numeric_limits<int64_t>::max() - 1));
+    } catch (const Error&) {  // away: what we know stays
+    }
+  }
+  elastic::CoordinatorClient client_;
+  nlohmann::json status_ = {{"workers", nlohmann::json::array()}};
+  double next_s_ = 0;
+};
+
+int launch(const Flags& flags) {
+  cluster::LaunchPlan plan;
+  plan.workers = flags.workers;
+  plan.minimum = flags.minimum;
+  plan.max_restarts = flags.max_restarts;
+  plan.run_dir = flags.run;
+  plan.ssh = {flags.ssh};
+  if (!flags.hosts.empty()) plan.hosts = cluster::parse_hosts(flags.hosts);
+  io::real_file_system().make_dirs(flags.run);
+  plan.token = token_of_run(flags.run, true);
+  const std::string program = cluster::own_executable();
+  plan.worker_command = {plan.hosts.empty() || flags.remote_program.empty() ? program : flags.remote_program};
+  plan.worker_command.insert(plan.worker_command.end(), flags.command.begin(), flags.command.end());
+  plan.coordinator_command = {program,
+                              "coordinator",
+                              "--run",
+                              flags.run,
+                              "--workers",
+                              std::to_string(flags.workers),
+                              "--minimum",
+                              std::to_string(flags.minimum),
+                              "--heartbeat-timeout",
+                              fmt::format("{}", flags.heartbeat_timeout_s)};
+  if (!plan.hosts.empty()) {
+    const std::string first = plan.hosts.front().host;
+    const std::string towards = first.substr(first.find('@') == std::string::npos ? 0 : first.find('@') + 1);
+    plan.coordinator_command.insert(
+        plan.coordinator_command.end(),
+        {"--listen", "0.0.0.0", "--advertise", net::local_address_towards({towards, 22})});
+    if (flags.no_tls) plan.coordinator_command.push_back("--no-tls");
+  }
+  // `stoker join` asks the coordinator's run directory what to run.
+  io::write_file_atomic(io::real_file_system(), io::join(flags.run, "command.json"),
+                        nlohmann::json{{"arguments", flags.command}}.dump() + "\n");
+  // A new launch is a new run of the same directory: old members are not waited for.
+  const std::string state = io::join(flags.run, "coordinator.json");
+  if (io::real_file_system().exists(state)) io::real_file_system().remove(state);
+
+  std::unique_ptr<RunView> view;
+  cluster::LaunchHooks hooks;
+  hooks.worker_ended = [&](const cluster::ProcessExit& e) { view->ended(e); };
+  hooks.fenced_workers = [&] { return view->fenced(); };
+  hooks.run_finished = [&] { return view->finished(); };
+  hooks.stop = [&](const std::string& why) { view->stop(why); };
+  hooks.coordinator_answers = [&] { return view->answers(); };
+  hooks.say = [](const std::string& line) { fmt::print(stderr, "stoker: {}\n", line); };
+  cluster::Launcher launcher(plan, hooks);
+  launcher.start_coordinator();
+  view = std::make_unique<RunView>(net::parse_address(launcher.address()),
+                                   flags.no_tls ? net::Tls::kOff : net::Tls::kAuto, plan.token);
+  fmt::print(stderr, "stoker: {} workers, coordinator {}, logs in {}/logs\n", flags.workers,
+             launcher.address(), flags.run);
+  if (!plan.hosts.empty())
+    fmt::print(stderr, "stoker: more workers may come with: stoker join {} --token $(cat {}/token)\n",
+               launcher.address(), flags.run);
+  return launcher.run();
+}
+
+}  // namespace
+
+void add_launch(CLI::App& app) {
+  auto* cmd = app.add_subcommand("launch", "Start and supervise the workers of a run, here or over SSH");
+  auto flags = std::make_shared<Flags>();
+  cmd->add_option("-n,--workers", flags->workers, "Workers")->check(CLI::Range(1, 4096));
+  cmd->add_option("--minimum", flags->minimum, "Pause below this many workers (default 1)");
+  cmd->add_option("--hosts", flags->hosts, "Hosts over SSH: a,b:4,user@c:2 (name[:workers])");
+  cmd->add_option("--run", flags->run,
+                  "Run directory (default run); on shared storage when there are several hosts");
+  cmd->add_option("--restarts", flags->max_restarts, "Replacements for lost workers in all (default 1000)");
+  cmd->add_option("--heartbeat-timeout", flags->heartbeat_timeout_s,
+                  "Seconds until a silent worker is put out (default 3)");
+  cmd->add_option("--ssh", flags->ssh, "The ssh program");
+  cmd->add_option("--remote-program", flags->remote_program,
+                  "Where stoker is on the other hosts (default: same path)");
+  cmd->add_flag("--no-tls", flags->no_tls, "No TLS between hosts");
+  cmd->add_option("command", flags->command, "The stoker command of each worker, after --")->required();
+  cmd->footer(
+      "Examples:\n"
+      "  stoker launch -n 4 -- train recipe.toml\n"
+      "  stoker launch -n 8 --hosts node1:4,node2:4 --run /shared/runs/a -- train recipe.toml");
+  cmd->callback([flags] {
+    if (const int code = launch(*flags); code != 0) throw CLI::RuntimeError(code);
+  });
+}
+
+}  // namespace stoker::cli

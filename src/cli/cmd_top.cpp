@@ -1,0 +1,99 @@
+#include <unistd.h>
+
+#include <ctime>
+#include <deque>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/progress.h"
+#include "base/stop.h"
+#include "cli/command.h"
+#include "cli/run_files.h"
+#include "elastic/worker_link.h"
+
+namespace stoker::cli {
+namespace {
+
+using nlohmann::json;
+constexpr size_t kEventLines = 12;
+
+std::string clock_text(double unix_s) {
+  const auto t = static_cast<time_t>(unix_s);
+  tm parts{};
+  localtime_r(&t, &parts);
+  return fmt::format("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+std::string cut(const std::string& text, size_t width) {
+  return text.size() <= width ? text : text.substr(0, width > 3 ? width - 3 : 0) + "...";
+}
+
+std::string page(const json& status, const std::deque<json>& events) {
+  std::string out =
+      fmt::format("run {}   generation {}{}   workers wanted {}\n\n", status["run"].get<std::string>(),
+                  status["generation"].get<uint64_t>(), status["broken"].get<bool>() ? " (regrouping)" : "",
+                  status["target"].get<int>());
+  out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} {:>8} {:<12} {:>8}  {}\n", "rank", "worker", "host",
+                     "pid", "state", "step", "phase", "s/v.rank", "last collective");
+  for (const json& w : status["workers"]) {
+    const std::string life = w["life"];
+    if (life == "left" || life == "fenced") continue;
+    out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} {:>8} {:<12} {:>8.3f}  {}\n", w["rank"].get<int>(),
+                       cut(w["worker"], 18), cut(w["host"], 16), w["pid"].get<int64_t>(),
+                       w["slow"].get<bool>()             ? "slow"
+                       : w["silent_s"].get<double>() > 1 ? "silent"
+                                                         : life,
+                       w["step"].get<int64_t>(), cut(w["phase"], 12), w["compute_s_per_leaf"].get<double>(),
+                       cut(w["last_call"], 60));
+  }
+  out += "\nevents\n";
+  for (const json& e : events)
+    out += fmt::format("  {} {:<9} {}\n", clock_text(e["unix_s"]), e["kind"].get<std::string>(),
+                       cut(e["text"], 150));
+  return out;
+}
+
+struct Flags {
+  std::string run;
+  bool once = false, as_json = false;
+  double every_s = 1;
+};
+
+void top(const Flags& flags) {
+  const RunAccess access = access_run(flags.run);
+  elastic::CoordinatorClient client(access.coordinator, net::Tls::kAuto, access.token);
+  std::deque<json> events;
+  int64_t seen = 0;
+  const bool once = flags.once || flags.as_json || isatty(STDOUT_FILENO) == 0;
+  while (!stop_requested()) {
+    const json status = json::parse(client.status(seen));
+    for (const json& e : status["events"]) {
+      seen = e["number"];
+      events.push_back(e);
+      if (events.size() > kEventLines) events.pop_front();
+    }
+    if (flags.as_json) return fmt::print("{}\n", status.dump(2));
+    if (!once) fmt::print("\033[H\033[2J");
+    fmt::print("{}", page(status, events));
+    std::fflush(stdout);
+    if (once) return;
+    std::this_thread::sleep_for(std::chrono::duration<double>(flags.every_s));
+  }
+}
+
+}  // namespace
+
+void add_top(CLI::App& app) {
+  auto* cmd = app.add_subcommand("top", "Watch the workers of a running run");
+  auto flags = std::make_shared<Flags>();
+  cmd->add_option("run", flags->run, "Run directory")->required();
+  cmd->add_option("--every", flags->every_s, "Seconds between looks (default 1)")
+      ->check(CLI::Range(0.1, 3600.0));
+  cmd->add_flag("--once", flags->once, "Print one page and end (also when the output is no terminal)");
+  cmd->add_flag("--json", flags->as_json, "Print JSON (docs/json.md)");
+  cmd->footer("Example: stoker top run");
+  cmd->callback([flags] { top(*flags); });
+}
+
+}  // namespace stoker::cli

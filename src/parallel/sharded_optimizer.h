@@ -1,0 +1,51 @@
+// parallel/sharded_optimizer.h
+// The optimizer of the part of the parameters that this worker holds (parallel/shard_plan.h). Updates are element by element, so
+// a parameter cut into pieces gets the same bits; Muon needs whole matrices and is therefore stage 0 only (Usage).
+// Shapes       flat offsets of the ParameterStore, elements of f32
+// State        zero after construction; pack/unpack move values and state of a range between workers
+// Memory       stage 0: all state; stage 1: 2/workers of it (own and mirror)
+// Determinism  as optim/optimizer.h, for any cut
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "nn/parameter_store.h"
+#include "optim/optimizer.h"
+#include "parallel/shard_plan.h"
+
+namespace stoker::parallel {
+
+class ShardedOptimizer {
+ public:
+  ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings, int zero_stage,
+                   int workers, int rank);
+  void update(ops::Context& context, const optim::UpdateArguments& arguments);
+  const std::vector<Range>& ranges() const { return ranges_; }
+  int zero_stage() const { return zero_stage_; }
+  int workers() const { return workers_; }
+
+  // Values and state of a range that lies inside one of ranges(), as floats.
+  size_t packed_floats(Range range) const;
+  void pack(Range range, float* out) const;
+  void unpack(Range range, const float* in);
+  // State of the ranges that both hold; values stay where they are.
+  void take_state(const ShardedOptimizer& other);
+
+  // Named as optim::Optimizer names it. Whole parameters only: stage 0 or one worker.
+  std::vector<NamedTensor> state() const { return optimizer_->state(); }
+
+ private:
+  struct Piece {
+    Range flat;
+    float* value;
+    std::vector<float*> state;
+  };
+  template <typename Each>
+  void visit(Range range, const Each& each) const;
+  int zero_stage_, workers_;
+  std::vector<Range> ranges_;
+  std::vector<Piece> pieces_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+};
+
+}  // namespace stoker::parallel

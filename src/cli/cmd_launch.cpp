@@ -78,6 +78,10 @@ int launch(const Flags& flags) {
   plan.ssh = {flags.ssh};
   if (!flags.hosts.empty()) plan.hosts = cluster::parse_hosts(flags.hosts);
   io::real_file_system().make_dirs(flags.run);
+  // A new token and no old state: workers of an earlier run of this directory, alive or zombie, are strangers.
+  for (const char* old : {"token", "coordinator.json"})
+    if (const std::string path = io::join(flags.run, old); io::real_file_system().exists(path))
+      io::real_file_system().remove(path);
   plan.token = token_of_run(flags.run, true);
   const std::string program = cluster::own_executable();
   plan.worker_command = {plan.hosts.empty() || flags.remote_program.empty() ? program : flags.remote_program};
@@ -103,9 +107,6 @@ int launch(const Flags& flags) {
   // `stoker join` asks the coordinator's run directory what to run.
   io::write_file_atomic(io::real_file_system(), io::join(flags.run, "command.json"),
                         nlohmann::json{{"arguments", flags.command}}.dump() + "\n");
-  // A new launch is a new run of the same directory: old members are not waited for.
-  const std::string state = io::join(flags.run, "coordinator.json");
-  if (io::real_file_system().exists(state)) io::real_file_system().remove(state);
 
   std::unique_ptr<RunView> view;
   cluster::LaunchHooks hooks;

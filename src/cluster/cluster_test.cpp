@@ -223,7 +223,9 @@ TEST(Launcher, ADeadCoordinatorIsStartedAgain) {
 }
 
 TEST(Kubernetes, BadNamesAreRefused) {
-  KubernetesRun run{.name = "Run_1", .image = "stoker:1"};
+  KubernetesRun run;
+  run.name = "Run_1";
+  run.image = "stoker:1";
   EXPECT_THROW(render_kubernetes(run), Error);
   run.name = "run-1";
   run.image = "";

@@ -42,7 +42,7 @@ struct Worker {
       : link(
             LinkConfig{address, tls, token, {name, "here", getpid(), "127.0.0.1", "d"}, 0.05, 10, ""},
             [] { return Pulse{3, "forward", 0, "in barrier #1", 0, 0}; },
-            [this](const std::string& why) {
+            [this](uint64_t, const std::string& why) {
               std::lock_guard lock(mutex);
               broken_why = why;
               ++broken;
@@ -127,7 +127,7 @@ TEST(Coordinator, MayMove) {
        0.05,
        10,
        dir.file("address")},
-      [] { return Pulse{}; }, [](const std::string&) {});
+      [] { return Pulse{}; }, [](uint64_t, const std::string&) {});
   (void)link.form("");
   coordinator.reset();
   coordinator = std::make_unique<Coordinator>(config_for(1, dir, token));  // another port

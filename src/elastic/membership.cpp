@@ -160,6 +160,9 @@ GateAnswer Membership::gate(const std::string& worker) {
   if (w->life == Life::kGone) {
     out.outcome = w->released ? GateAnswer::Outcome::kReleased : GateAnswer::Outcome::kFenced;
     out.why = w->why;
+  } else if (finished_) {
+    out.outcome = GateAnswer::Outcome::kReleased;
+    out.why = "the run is complete";
   } else if (stopping_) {
     out.outcome = GateAnswer::Outcome::kStopped;
     out.why = stop_why_;

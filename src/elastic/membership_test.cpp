@@ -229,6 +229,9 @@ TEST(Membership, FinishingIsNotAFailure) {
   run.membership.leave("a", true);
   EXPECT_TRUE(run.membership.finished());
   EXPECT_FALSE(run.membership.heartbeat(worker("b"), 1, {}).regroup_now);
+  run.arrive("late");
+  EXPECT_EQ(run.membership.gate("late").outcome, Outcome::kReleased);
+  run.membership.ended("late", 0, 0);
   run.membership.leave("b", true);
   EXPECT_TRUE(run.membership.nobody_left());
 }

@@ -109,7 +109,7 @@ class Line {
 }  // namespace
 
 struct WorkerLink::Impl {
-  Impl(LinkConfig c, std::function<Pulse()> p, std::function<void(const std::string&)> b)
+  Impl(LinkConfig c, std::function<Pulse()> p, std::function<void(uint64_t, const std::string&)> b)
       : config(std::move(c)),
         pulse(std::move(p)),
         broken(std::move(b)),
@@ -153,8 +153,8 @@ struct WorkerLink::Impl {
     }
     if ((reply.fenced() || reply.regroup_now()) && mine > 0 && mine == generation.load() &&
         told_broken.exchange(mine) != mine)
-      broken(reply.fenced() ? fmt::format("this worker was put out of the run: {}", reply.why())
-                            : reply.why());
+      broken(mine, reply.fenced() ? fmt::format("this worker was put out of the run: {}", reply.why())
+                                  : reply.why());
   }
 
   [[noreturn]] void fail_fenced(const std::string& reason) {
@@ -166,7 +166,7 @@ struct WorkerLink::Impl {
 
   LinkConfig config;
   std::function<Pulse()> pulse;
-  std::function<void(const std::string&)> broken;
+  std::function<void(uint64_t, const std::string&)> broken;
   Line line, beat_line;
   std::mutex mutex;
   std::condition_variable wake;
@@ -178,7 +178,7 @@ struct WorkerLink::Impl {
 };
 
 WorkerLink::WorkerLink(LinkConfig config, std::function<Pulse()> pulse,
-                       std::function<void(const std::string&)> broken)
+                       std::function<void(uint64_t, const std::string&)> broken)
     : impl_(std::make_unique<Impl>(std::move(config), std::move(pulse), std::move(broken))) {}
 WorkerLink::~WorkerLink() = default;
 
@@ -195,7 +195,7 @@ Assignment WorkerLink::form(const std::string& state) {
       case wire::FormReply::FENCED:
         impl_->fail_fenced(reply.why());
       case wire::FormReply::RELEASED:
-        fail(ErrorKind::kCancelled, "{} is released: {}", impl_->config.who.worker, reply.why());
+        throw Released(fmt::format("{} is released: {}", impl_->config.who.worker, reply.why()));
       case wire::FormReply::STOPPED:
         fail(ErrorKind::kCancelled, "the run was stopped: {}", reply.why());
       case wire::FormReply::FORMED: {

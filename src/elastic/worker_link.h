@@ -26,6 +26,12 @@ struct LinkConfig {
   std::string address_file;  // where a moved coordinator writes its address; empty: it never moves
 };
 
+// This worker is not needed any more (scaled down, or the run is complete): a good end.
+class Released : public Error {
+ public:
+  explicit Released(const std::string& message) : Error(ErrorKind::kCancelled, message) {}
+};
+
 struct Assignment {
   uint64_t generation = 0;
   int rank = -1;
@@ -37,7 +43,8 @@ class WorkerLink {
  public:
   // pulse: asked from the heartbeat thread. broken: called on the heartbeat thread, once per generation, when
   // the generation cannot go on (abort the communicator there).
-  WorkerLink(LinkConfig config, std::function<Pulse()> pulse, std::function<void(const std::string&)> broken);
+  WorkerLink(LinkConfig config, std::function<Pulse()> pulse,
+             std::function<void(uint64_t, const std::string&)> broken);
   ~WorkerLink();
   WorkerLink(const WorkerLink&) = delete;
 

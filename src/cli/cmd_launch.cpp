@@ -5,6 +5,7 @@
 #include "base/stop.h"
 #include "cli/command.h"
 #include "cli/run_files.h"
+#include "cli/run_view.h"
 #include "cluster/launcher.h"
 #include "elastic/worker_link.h"
 #include "io/atomic_write.h"
@@ -19,54 +20,6 @@ struct Flags {
   double heartbeat_timeout_s = 3;
   bool no_tls = false;
   std::vector<std::string> command;
-};
-
-// What the launcher knows of the run it learns from the coordinator, at most a few times a second. Answers nothing while the
-// coordinator is away.
-class RunView {
- public:
-  RunView(const net::Address& address, net::Tls tls, const std::string& token)
-      : client_(address, tls, token) {}
-  std::vector<std::string> fenced() {
-    refresh();
-    std::vector<std::string> out;
-    for (const auto& w : status_["workers"])
-      if (w["life"] == "fenced") out.push_back(w["worker"]);
-    return out;
-  }
-  bool finished() {
-    refresh();
-    return status_.value("finished", false);
-  }
-  void ended(const cluster::ProcessExit& e) {
-    attempt([&] { client_.exited(e.name, e.exit_code, e.signal); });
-  }
-  void stop(const std::string& why) {
-    attempt([&] { client_.stop(why); });
-  }
-  bool answers() { return client_.answers(1); }
-
- private:
-  template <typename Call>
-  void attempt(const Call& call) {
-    try {
-      call();
-    } catch (const Error& e) {
-      fmt::print(stderr, "stoker: {}\n", e.what());
-    }
-  }
-  void refresh() {
-    if (monotonic_s() < next_s_) return;
-    next_s_ = monotonic_s() + 0.2;
-    try {
-      if (client_.answers(0.5))
-        status_ = nlohmann::json::parse(client_.status(std::numeric_limits<int64_t>::max() - 1));
-    } catch (const Error&) {  // away: what we know stays
-    }
-  }
-  elastic::CoordinatorClient client_;
-  nlohmann::json status_ = {{"workers", nlohmann::json::array()}};
-  double next_s_ = 0;
 };
 
 int launch(const Flags& flags) {
@@ -109,14 +62,8 @@ int launch(const Flags& flags) {
                         nlohmann::json{{"arguments", flags.command}}.dump() + "\n");
 
   std::unique_ptr<RunView> view;
-  cluster::LaunchHooks hooks;
-  hooks.worker_ended = [&](const cluster::ProcessExit& e) { view->ended(e); };
-  hooks.fenced_workers = [&] { return view->fenced(); };
-  hooks.run_finished = [&] { return view->finished(); };
-  hooks.stop = [&](const std::string& why) { view->stop(why); };
-  hooks.coordinator_answers = [&] { return view->answers(); };
-  hooks.say = [](const std::string& line) { fmt::print(stderr, "stoker: {}\n", line); };
-  cluster::Launcher launcher(plan, hooks);
+  cluster::Launcher launcher(
+      plan, RunView::hooks(view, [](const std::string& line) { fmt::print(stderr, "stoker: {}\n", line); }));
   launcher.start_coordinator();
   view = std::make_unique<RunView>(net::parse_address(launcher.address()),
                                    flags.no_tls ? net::Tls::kOff : net::Tls::kAuto, plan.token);

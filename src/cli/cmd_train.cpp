@@ -1,11 +1,13 @@
 #include <fmt/core.h>
 
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/progress.h"
 #include "base/threads.h"
 #include "cli/command.h"
+#include "cli/worker_team.h"
 #include "eval/evaluate.h"
 #include "train/memory_plan.h"
 #include "train/trainer.h"
@@ -17,6 +19,9 @@ struct Flags {
   std::string recipe;
   std::vector<std::string> set;
   bool dry_run = false, json = false, quiet = false;
+  int zero_stage = 0;
+  std::string transport = "auto";
+  double timeout_s = 8;
 };
 
 void dry_run(const train::Recipe& r, bool json) {
@@ -77,8 +82,22 @@ void run(const Flags& f) {
   const train::Recipe recipe = train::load_recipe(f.recipe, f.set);
   if (recipe.threads) set_compute_threads(recipe.threads);
   if (f.dry_run) return dry_run(recipe, f.json);
-  train::Trainer trainer(recipe, hooks(recipe, f), io::real_file_system());
-  const train::RunSummary s = trainer.run();
+  const WorkerTeam workers =
+      make_worker_team({recipe.run_dir, recipe.virtual_ranks, f.transport, f.timeout_s});
+  train::TrainerHooks h = hooks(recipe, f);
+  h.team = workers.team.get();
+  h.zero_stage = f.zero_stage;
+  h.timeout_s = f.timeout_s;
+  h.chaos = std::getenv("STOKER_CHAOS") != nullptr;
+  train::RunSummary s;
+  try {
+    train::Trainer trainer(recipe, std::move(h), io::real_file_system());
+    s = trainer.run();
+  } catch (const elastic::Released& e) {
+    fmt::print(stderr, "stoker: {}\n", e.what());
+    return;
+  }
+  if (workers.team && workers.team->rank() != 0) return;
   if (f.json) {
     nlohmann::json j{{"steps", s.steps},
                      {"loss", s.loss},
@@ -112,6 +131,12 @@ void add_train(CLI::App& app) {
       ->allow_extra_args(false);
   cmd->add_flag("--dry-run", f->dry_run, "Print parameters, memory and steps; allocate nothing");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
+  cmd->add_option("--zero", f->zero_stage, "With several workers: 1 shards the optimizer state (default 0)")
+      ->check(CLI::Range(0, 1));
+  cmd->add_option("--transport", f->transport, "With several workers: auto, shm or gloo");
+  cmd->add_option("--timeout", f->timeout_s,
+                  "With several workers: seconds that a collective may take beside computing (default 8)")
+      ->check(CLI::Range(0.5, 3600.0));
   cmd->add_flag("--quiet", f->quiet, "No progress on stderr");
   cmd->footer(
       "Examples:\n  stoker train recipes/demo.toml\n  stoker train recipes/demo.toml --dry-run\n"

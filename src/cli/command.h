@@ -20,6 +20,7 @@ void add_bench_step(CLI::App& bench_parent);
 void add_launch(CLI::App& app);
 void add_join(CLI::App& app);
 void add_scale(CLI::App& app);
+void add_chaos(CLI::App& app);
 void add_top(CLI::App& app);
 void add_coordinator(CLI::App& app);
 void add_bench(CLI::App& app);

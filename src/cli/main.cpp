@@ -29,6 +29,7 @@ int run(int argc, char** argv) {
   add_launch(app);
   add_join(app);
   add_scale(app);
+  add_chaos(app);
   add_top(app);
   add_coordinator(app);
   add_bench(app);

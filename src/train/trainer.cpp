@@ -61,27 +61,32 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
     : recipe_(std::move(recipe)),
       hooks_(std::move(hooks)),
       fs_(fs),
-      watch_(recipe_.spike_window, recipe_.spike_sigma) {
+      watch_(recipe_.spike_window, recipe_.spike_sigma),
+      team_(hooks_.team) {
   if (recipe_.threads) set_compute_threads(recipe_.threads);
   recipe_.threads = compute_threads();  // part of the run's identity: another number sums in another order
   if (!recipe_.kernels.empty()) context_.force(recipe_.kernels);
   loader_ = std::make_unique<data::Loader>(fs_, recipe_.data_path, training_data(recipe_));
   resolve_with_dataset(recipe_, *loader_);
   fs_.make_dirs(recipe_.run_dir);
-  log_ = std::make_unique<RunLog>(recipe_.run_dir + "/log.jsonl");
+  if (team_) {
+    fs_.make_dirs(recipe_.run_dir + "/workers");
+    log_ = std::make_unique<RunLog>(fmt::format("{}/workers/{}.jsonl", recipe_.run_dir, team_->worker()));
+    if (recipe_.on_spike == Reaction::kRollback || recipe_.on_nan == Reaction::kRollback)
+      fail(ErrorKind::kUsage, "policy rollback with several workers: expected skip or stop");
+  } else {
+    log_ = std::make_unique<RunLog>(recipe_.run_dir + "/log.jsonl");
+  }
   checkpoints_ =
       std::make_unique<checkpoint::Store>(fs_, recipe_.run_dir + "/checkpoints", recipe_.keep_last);
-  peak_flops_ = measure_peak(context_, recipe_.precision, 0.6);
+  if (!team_) peak_flops_ = measure_peak(context_, recipe_.precision, 0.6);
   store_ = std::make_unique<nn::ParameterStore>(recipe_.model, recipe_.precision, true);
-  std::vector<optim::OptimizedParameter> parameters;
-  for (const nn::Parameter& p : store_->parameters())
-    parameters.push_back({p.row.name, p.row.role, p.weight.value, p.weight.grad,
-                          recipe_.precision == Precision::kBf16 ? p.weight.compute : TensorView{}});
-  optimizer_ = std::make_unique<optim::Optimizer>(std::move(parameters), recipe_.optimizer);
+  micro_batches_ = static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch);
+  if (!team_) optimizer_ = std::make_unique<parallel::ShardedOptimizer>(*store_, recipe_.optimizer, 0, 1, 0);
   model_ = std::make_unique<Transformer>(
       *store_, TransformerOptions{recipe_.micro_batch, recipe_.sequence_length, recipe_.recompute, true},
       context_);
-  if (recipe_.virtual_ranks > 1)
+  if (recipe_.virtual_ranks > 1 && !team_)
     tree_ = std::make_unique<comm::TreeAccumulator>(comm::LeafSpan{0, recipe_.virtual_ranks},
                                                     recipe_.virtual_ranks,
                                                     static_cast<size_t>(store_->grads().count()));
@@ -119,7 +124,13 @@ int64_t Trainer::steps_in(double minutes) {
 void Trainer::restore(const checkpoint::Checkpoint& saved) {
   const checkpoint::TrainingState& s = saved.state();
   for (const nn::Parameter& p : store_->parameters()) saved.load(p.row.name, p.weight.value);
-  for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
+  if (optimizer_->zero_stage() == 0 || optimizer_->workers() == 1) {
+    for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
+  } else {
+    parallel::ShardedOptimizer whole(*store_, recipe_.optimizer, 0, 1, 0);
+    for (const NamedTensor& t : whole.state()) saved.load(t.name, t.tensor);
+    optimizer_->take_state(whole);
+  }
   store_->refresh(context_);
   step_ = s.step;
   next_batch_ = s.next_batch;
@@ -129,6 +140,14 @@ void Trainer::restore(const checkpoint::Checkpoint& saved) {
   skips_in_a_row_ = extra.value("skips_in_a_row", int64_t{0});
 }
 
+void Trainer::resolve_schedule() {
+  recipe_.schedule.steps = recipe_.steps;
+  recipe_.schedule.warmup_steps =
+      static_cast<int64_t>(std::llround(recipe_.warmup_ratio * static_cast<double>(recipe_.steps)));
+  recipe_.schedule.decay_steps =
+      static_cast<int64_t>(std::llround(recipe_.decay_ratio * static_cast<double>(recipe_.steps)));
+}
+
 void Trainer::begin_or_resume() {
   recipe_.schedule.warmup_steps = recipe_.schedule.decay_steps = 0;
   const auto listed = checkpoints_->list();
@@ -136,11 +155,7 @@ void Trainer::begin_or_resume() {
     prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, 0);
     recipe_.steps = steps_in(recipe_.minutes);
   }
-  recipe_.schedule.steps = recipe_.steps;
-  recipe_.schedule.warmup_steps =
-      static_cast<int64_t>(std::llround(recipe_.warmup_ratio * static_cast<double>(recipe_.steps)));
-  recipe_.schedule.decay_steps =
-      static_cast<int64_t>(std::llround(recipe_.decay_ratio * static_cast<double>(recipe_.steps)));
+  resolve_schedule();
   if (listed.empty()) {
     initial_weights();
   } else {
@@ -157,42 +172,64 @@ void Trainer::begin_or_resume() {
            recipe_.run_dir, first_difference(s.recipe, recipe_.identity()));
     restore(saved);
     expected_ = saved.replay_record();
-    checkpoints_->discard_after(step_);
+    if (speaks()) checkpoints_->discard_after(step_);
     log_->write({{"event", "resume"},
                  {"step", step_},
                  {"checkpoint", saved.directory()},
                  {"weights_hash", saved.weights_hash().hex()}});
-    if (!hooks_.quiet) fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
+    if (!hooks_.quiet && speaks())
+      fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
   }
-  const uint64_t first = next_batch_ * static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch);
+  if (team_) return;  // take_place
+  const uint64_t first = next_batch_ * micro_batches_;
   if (prefetcher_) prefetcher_->seek(first);
   else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);
 }
 
-Trainer::StepResult Trainer::gradients() {
+// The virtual ranks that this process holds, each in its own buffer of the tree.
+void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
   const int64_t micro_batches = recipe_.global_batch / recipe_.micro_batch / recipe_.virtual_ranks;
-  const float scale =
-      static_cast<float>(1.0 / static_cast<double>(recipe_.global_batch * recipe_.sequence_length));
-  std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
-  StepResult result;
-  for (int v = 0; v < recipe_.virtual_ranks; ++v) {
+  const comm::LeafSpan leaves = tree_ ? tree_->span() : comm::LeafSpan{0, 1};
+  for (int v = leaves.begin; v < leaves.end; ++v) {
     store_->zero_grads();
     for (int64_t m = 0; m < micro_batches; ++m) {
       const double begin = monotonic_s();
       prefetcher_->next(batch_);
       result.data_s += monotonic_s() - begin;
-      losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), scale);
+      losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), gradient_scale());
     }
     if (!tree_) continue;
     std::memcpy(tree_->open(v), store_->grads().data, store_->grads().bytes());
     tree_->close(v);
   }
-  if (tree_) {
-    std::memcpy(store_->grads().data, tree_->partials().at(0), store_->grads().bytes());
-    tree_->reset();
+}
+
+float Trainer::gradient_scale() const {
+  return static_cast<float>(1.0 / static_cast<double>(recipe_.global_batch * recipe_.sequence_length));
+}
+
+Trainer::StepResult Trainer::gradients() {
+  std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
+  StepResult result;
+  if (team_) {
+    team_->phase("compute", step_);
+    const double begin = monotonic_s();
+    own_gradients(losses, result);
+    const double took = monotonic_s() - begin;
+    slowest_s_ = std::max(slowest_s_ * 0.9, took);
+    if (tree_->span().size() > 0) team_->step_done(took / tree_->span().size());
+    // Another rank may be slower than this one; one that is dead or stopped is found by other means long before.
+    team_->comm().set_timeout(hooks_.timeout_s + 10 * slowest_s_);
+    sum_over_team(losses, result);
+  } else {
+    own_gradients(losses, result);
+    if (tree_) {
+      std::memcpy(store_->grads().data, tree_->partials().at(0), store_->grads().bytes());
+      tree_->reset();
+    }
+    result.gradient_norm = std::sqrt(ops::sum_squares(context_, store_->grads()));
   }
-  result.loss = tree_sum(losses) * static_cast<double>(scale);
-  result.gradient_norm = std::sqrt(ops::sum_squares(context_, store_->grads()));
+  result.loss = tree_sum(losses) * static_cast<double>(gradient_scale());
   return result;
 }
 
@@ -287,12 +324,12 @@ checkpoint::TrainingState Trainer::state() const {
   return s;
 }
 
-void Trainer::save() {
+void Trainer::save(const parallel::ShardedOptimizer& whole) {
   collect_saves(true);
   std::vector<checkpoint::TensorToSave> tensors;
   for (const nn::Parameter& p : store_->parameters())
     tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
-  for (const NamedTensor& t : optimizer_->state())
+  for (const NamedTensor& t : whole.state())
     tensors.push_back({t.name, t.tensor, checkpoint::Part::kOptimizer});
   std::vector<checkpoint::Attachment> attachments;
   if (!hooks_.tokenizer_json.empty()) attachments.push_back({"tokenizer.json", hooks_.tokenizer_json});
@@ -337,7 +374,7 @@ void Trainer::evaluate() {
                {"bits_per_byte", summary_.evaluation->bits_per_byte},
                {"tokens", summary_.evaluation->tokens},
                {"seconds", monotonic_s() - begin}});
-  if (!hooks_.quiet)
+  if (!hooks_.quiet && speaks())
     fmt::print(stderr, "{}step {}: held-out loss {:.4f}, {:.4f} bits per byte\n",
                isatty(STDERR_FILENO) ? "\r\033[K" : "", step_, summary_.evaluation->loss,
                summary_.evaluation->bits_per_byte);
@@ -346,9 +383,11 @@ void Trainer::evaluate() {
 void Trainer::report(const StepResult& r, double seconds) {
   const double tokens = static_cast<double>(recipe_.global_batch * recipe_.sequence_length),
                rate = tokens / seconds;
-  const double mfu = rate * train_flops_per_token(recipe_.model, recipe_.sequence_length) / peak_flops_;
+  const double mfu = rate * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
+                     std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
   smoothed_step_s_ = smoothed_step_s_ > 0 ? 0.95 * smoothed_step_s_ + 0.05 * seconds : seconds;
   summary_.loss = r.loss;
+  if (!speaks()) return;
   log_->write({{"event", "step"},
                {"step", step_},
                {"loss", r.loss},
@@ -370,8 +409,51 @@ void Trainer::report(const StepResult& r, double seconds) {
     fmt::print(stderr, "{}\n", line);
 }
 
+// Everything of a batch that needs no other worker (but the sharing of updated values): decide, update, count.
+void Trainer::finish_batch(const StepResult& r) {
+  check_replay(r);
+  const bool sound = react(r);
+  const uint64_t batch = next_batch_;
+  if (sound) {
+    if (team_) team_->phase("update", step_);
+    update(r);
+    ++step_;
+    tokens_seen_ += static_cast<uint64_t>(recipe_.global_batch * recipe_.sequence_length);
+  }
+  ++next_batch_;
+  last_sound_ = sound;
+  if (!sound && prefetcher_) prefetcher_->seek(next_batch_ * micro_batches_);
+  if (ledger_) {
+    const auto samples = static_cast<uint64_t>(recipe_.global_batch);
+    LedgerLine line{batch, batch * samples, samples, team_->generation(), step_, {}};
+    for (int rank = 0; rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
+    ledger_->write(line);
+  }
+  collect_saves(false);
+  const double seconds = monotonic_s() - batch_began_s_;
+  busy_s_ += seconds;
+  ++batches_done_;
+  if (sound) report(r, seconds);
+}
+
+// One batch, from its samples to the next weights.
+void Trainer::one_batch() {
+  batch_began_s_ = monotonic_s();
+  if (!team_) return finish_batch(gradients());
+  inject_chaos();
+  const StepResult r = gradients();
+  if (std::exchange(flip_gradients_, false)) *static_cast<uint8_t*>(store_->grads().data) ^= 0x10;
+  vote(r);
+  finish_batch(r);
+  pending_.reset();
+  share_values(team_->size());
+  if (hooks_.zero_stage > 0) store_->refresh(context_);
+  values_hash_ = hash128(store_->values().data, store_->values().bytes());
+}
+
 RunSummary Trainer::run() {
-  begin_or_resume();
+  if (team_) regroup();
+  else begin_or_resume();
   summary_.first_step = step_;
   log_->write({{"event", "start"},
                {"step", step_},
@@ -381,38 +463,35 @@ RunSummary Trainer::run() {
                {"dataset", loader_->manifest_hash().hex()},
                {"peak_gflops", peak_flops_ * 1e-9},
                {"tokens_per_step", recipe_.global_batch * recipe_.sequence_length}});
-  double busy_s = 0;
-  int64_t done = 0;
   int64_t evaluated = -1;
   while (step_ < recipe_.steps) {
-    const double begin = monotonic_s();
-    const StepResult r = gradients();
-    check_replay(r);
-    const bool sound = react(r);
-    if (sound) {
-      update(r);
-      ++step_;
-      tokens_seen_ += static_cast<uint64_t>(recipe_.global_batch * recipe_.sequence_length);
-    }
-    ++next_batch_;
-    if (!sound)
-      prefetcher_->seek(next_batch_ * static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch));
-    collect_saves(false);
-    const double seconds = monotonic_s() - begin;
-    busy_s += seconds;
-    ++done;
-    if (sound) report(r, seconds);
-    const bool stop = stop_requested(), last = step_ == recipe_.steps;
-    if (sound && (stop || last || step_ % recipe_.checkpoint_every == 0)) save();
-    if (sound && recipe_.eval_every && step_ % recipe_.eval_every == 0) evaluate(), evaluated = step_;
-    if (stop && !last) {
-      collect_saves(true);
-      log_->write({{"event", "stop"}, {"step", step_}});
-      fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved in {}. The same command continues.", step_,
-           recipe_.steps, summary_.checkpoint);
+    const int64_t before = step_;
+    try {
+      one_batch();
+      const bool stop = team_ ? stop_agreed_ : stop_requested(), last = step_ == recipe_.steps;
+      const bool sound = step_ > before;
+      if (sound && (stop || last || step_ % recipe_.checkpoint_every == 0)) {
+        if (team_) save_together();
+        else save(*optimizer_);
+      }
+      if (sound && recipe_.eval_every && step_ % recipe_.eval_every == 0) evaluate(), evaluated = step_;
+      if (stop && !last) {
+        if (team_) finish_together();
+        collect_saves(true);
+        log_->write({{"event", "stop"}, {"step", step_}});
+        fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved in {}. The same command continues.",
+             step_, recipe_.steps, summary_.checkpoint);
+      }
+      if (team_ && regroup_after_ && !last) regroup();
+    } catch (const comm::PeerError& e) {
+      if (!team_) throw;
+      if (!hooks_.quiet) fmt::print(stderr, "\n{}\n", e.what());
+      team_->lost(e);
+      regroup();
     }
   }
   if (evaluated != step_) evaluate();
+  if (team_) finish_together();
   collect_saves(true);
   if (!hooks_.quiet && isatty(STDERR_FILENO)) fmt::print(stderr, "\n");
   if (summary_.checkpoint.empty()) {
@@ -420,18 +499,21 @@ RunSummary Trainer::run() {
     summary_.checkpoint = last.directory(), summary_.weights_hash = last.weights_hash().hex();
   }
   summary_.steps = step_;
-  summary_.seconds = busy_s;
+  summary_.seconds = busy_s_;
   summary_.tokens_per_s =
-      done ? static_cast<double>(done * recipe_.global_batch * recipe_.sequence_length) / busy_s : 0;
-  summary_.mfu =
-      summary_.tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) / peak_flops_;
+      batches_done_
+          ? static_cast<double>(batches_done_ * recipe_.global_batch * recipe_.sequence_length) / busy_s_
+          : 0;
+  summary_.mfu = summary_.tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
+                 std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
   log_->write({{"event", "end"},
                {"step", step_},
                {"loss", summary_.loss},
-               {"seconds", busy_s},
+               {"seconds", busy_s_},
                {"tokens_per_s", summary_.tokens_per_s},
                {"mfu", summary_.mfu},
                {"weights_hash", summary_.weights_hash}});
+  if (team_) team_->leave(true);
   return summary_;
 }
 

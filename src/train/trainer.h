@@ -20,9 +20,12 @@
 #include "data/loader/loader.h"
 #include "data/loader/prefetcher.h"
 #include "model/transformer.h"
+#include "parallel/sharded_optimizer.h"
+#include "train/ledger.h"
 #include "train/loss_watch.h"
 #include "train/recipe.h"
 #include "train/run_log.h"
+#include "train/team.h"
 
 namespace stoker::train {
 
@@ -37,6 +40,10 @@ struct TrainerHooks {
   std::function<Evaluation(Transformer&)> evaluate;  // may be empty
   std::string tokenizer_json;                        // kept in every checkpoint
   bool quiet = false;                                // no progress line
+  Team* team = nullptr;                              // the other workers; null: this process is alone
+  int zero_stage = 0;                                // with a team: parallel/shard_plan.h
+  double timeout_s = 8;                              // with a team: of a collective, beside computing
+  bool chaos = false;                                // obey RUN/chaos/<worker>: stoker chaos only
 };
 
 struct RunSummary {
@@ -70,7 +77,29 @@ class Trainer {
   void check_replay(const StepResult& step);
   bool react(const StepResult& step);  // true: the update happens
   void roll_back(const std::string& why);
-  void save();
+  void save(const parallel::ShardedOptimizer& whole);
+  void resolve_schedule();
+  void one_batch();
+  float gradient_scale() const;
+  void own_gradients(std::vector<double>& losses, StepResult& result);
+  void finish_batch(const StepResult& step);
+
+  // With a team (trainer_team.cpp)
+  Progress progress() const;
+  void regroup();
+  void synchronise();
+  void begin_together();
+  void move_state(const parallel::MovePlan& plan, parallel::ShardedOptimizer& next);
+  void share_values(int workers);
+  void share_counters(int source);
+  void take_place();
+  void sum_over_team(std::vector<double>& losses, StepResult& result);
+  void vote(const StepResult& result);
+  void save_together();
+  void finish_together();
+  void inject_chaos();
+  std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(int workers, int rank);
+  bool speaks() const { return !hooks_.team || hooks_.team->rank() == 0; }
   void collect_saves(bool wait);
   void evaluate();
   void report(const StepResult& step, double seconds);
@@ -82,7 +111,7 @@ class Trainer {
   ops::Context context_;
   std::unique_ptr<data::Loader> loader_;
   std::unique_ptr<nn::ParameterStore> store_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<parallel::ShardedOptimizer> optimizer_, saved_whole_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<comm::TreeAccumulator> tree_;
   std::unique_ptr<data::Prefetcher> prefetcher_;
@@ -102,6 +131,17 @@ class Trainer {
   std::optional<checkpoint::ReplayRecord> recorded_;  // waits for that checkpoint to be committed
   RunSummary summary_;
   double smoothed_step_s_ = 0;
+  uint64_t micro_batches_ = 0;  // of a batch, that this process computes
+
+  Team* team_ = nullptr;
+  std::optional<StepResult> pending_;   // voted for and not finished
+  std::optional<Hash128> values_hash_;  // of the weights after this rank's last update
+  std::unique_ptr<Ledger> ledger_;
+  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false;
+  int held_rank_ = -1;
+  bool last_sound_ = false;
+  double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0;
+  int64_t batches_done_ = 0;
 };
 
 }  // namespace stoker::train

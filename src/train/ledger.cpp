@@ -1,0 +1,73 @@
+#include "train/ledger.h"
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "io/atomic_write.h"
+#include "io/file_system.h"
+
+namespace stoker::train {
+namespace {
+
+nlohmann::json to_json(const LedgerLine& l) {
+  return {{"batch", l.batch},
+          {"step", l.step},
+          {"first_sample", l.first_sample},
+          {"samples", l.samples},
+          {"generation", l.generation},
+          {"workers", l.workers}};
+}
+
+}  // namespace
+
+Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch,
+               uint64_t generation) {
+  std::string kept;
+  uint64_t expected = 0;
+  {
+    std::ifstream in(path);
+    for (std::string line; std::getline(in, line) && !in.eof();) {
+      const auto j = nlohmann::json::parse(line, nullptr, false);
+      if (j.is_discarded() || j.value("batch", ~uint64_t{0}) != expected || expected >= next_batch) break;
+      kept += line + "\n";
+      ++expected;
+    }
+  }
+  for (; expected < next_batch; ++expected)
+    kept +=
+        to_json({expected, expected * samples_per_batch, samples_per_batch, generation, 0, {}}).dump() + "\n";
+  io::write_file_atomic(io::real_file_system(), path, kept);
+  file_ = std::fopen(path.c_str(), "ae");
+  if (file_ == nullptr) fail(ErrorKind::kStorage, "cannot append to {}", path);
+}
+
+Ledger::~Ledger() { std::fclose(file_); }
+
+void Ledger::write(const LedgerLine& line) {
+  const std::string text = to_json(line).dump() + "\n";
+  std::fwrite(text.data(), 1, text.size(), file_);
+  std::fflush(file_);
+}
+
+LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t samples_per_batch) {
+  std::vector<uint8_t> seen(batches * samples_per_batch, 0);
+  LedgerCheck out;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    const auto j = nlohmann::json::parse(line, nullptr, false);
+    if (j.is_discarded()) continue;
+    ++out.batches;
+    const uint64_t first = j.at("first_sample"), count = j.at("samples");
+    for (uint64_t s = first; s < first + count; ++s) {
+      if (s >= seen.size()) continue;
+      out.repeated += seen[s] != 0;
+      seen[s] = 1;
+    }
+  }
+  out.lost = static_cast<uint64_t>(std::count(seen.begin(), seen.end(), 0));
+  return out;
+}
+
+}  // namespace stoker::train

@@ -1,0 +1,39 @@
+// train/ledger.h
+// Which samples each finished batch consumed, and who computed them: ledger.jsonl in the run directory, one line per batch,
+// written by rank 0 when the batch is committed. A batch that had to be repeated after a failure is not in it twice.
+//   {"batch":7,"step":8,"first_sample":56,"samples":8,"generation":3,"workers":["w0.0","w1.1"]}
+// The line that a dying rank 0 could not write is written by the next one: batches are a pure function of their number.
+#pragma once
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace stoker::train {
+
+struct LedgerLine {
+  uint64_t batch = 0, first_sample = 0, samples = 0, generation = 0;
+  int64_t step = 0;
+  std::vector<std::string> workers;
+};
+
+class Ledger {
+ public:
+  // Opens it for rank 0 when `next_batch` is the next to be committed: cuts off what is beyond (a resume from an older checkpoint)
+  // and a torn last line, and fills in what is missing before.
+  Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation);
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  void write(const LedgerLine& line);
+
+ private:
+  std::FILE* file_ = nullptr;
+};
+
+struct LedgerCheck {
+  uint64_t batches = 0, lost = 0, repeated = 0;  // samples
+};
+// Every sample of [0, batches * samples_per_batch) exactly once?
+LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t samples_per_batch);
+
+}  // namespace stoker::train

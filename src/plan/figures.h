@@ -34,8 +34,4 @@ class FigureBook {
   std::map<std::string, Figure> figures_;
 };
 
-// Up to `count` of `known` nearest to `wanted` by edit distance, case ignored; nearest first.
-std::vector<std::string> closest_names(std::string_view wanted, const std::vector<std::string>& known,
-                                       size_t count = 3);
-
 }  // namespace stoker::plan

@@ -35,7 +35,6 @@ TEST(Figures, NearestNames) {
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("rent.egress_per_gb"), std::string::npos);
   }
-  EXPECT_EQ(closest_names("h100", {"T400", "A100", "H100-SXM"}, 1)[0], "H100-SXM");
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "plan/catalog.h"
 
 namespace stoker::plan {
 namespace {
@@ -298,7 +299,7 @@ PathKind parse_path(std::string_view text) {
     known.emplace_back(to_string(path));
   }
   fail(ErrorKind::kUsage, "unknown deployment path '{}'; nearest: {}. All: {}", text,
-       closest_names(text, known, 1).front(), fmt::join(known, ", "));
+       nearest_names(text, known, 1).front(), fmt::join(known, ", "));
 }
 
 bool is_owned(PathKind path) {

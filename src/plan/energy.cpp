@@ -13,12 +13,6 @@ namespace {
 
 Band<Watts> watts(Band<double> b) { return {Watts(b.low), Watts(b.mid), Watts(b.high)}; }
 
-Band<double> accelerator_fraction(double utilisation, const FigureBook& f) {
-  const auto &wait = f.at("power.wait_fraction"), &compute = f.at("power.compute_fraction");
-  const auto mix = [&](double w, double c) { return w + (c - w) * utilisation; };
-  return {mix(wait.low, compute.low), mix(wait.mid, compute.mid), mix(wait.high, compute.high)};
-}
-
 void check(const PowerInput& in) {
   if (!(in.utilisation >= 0 && in.utilisation <= 1))
     fail(ErrorKind::kUsage, "utilisation = {}: expected 0 to 1", in.utilisation);
@@ -38,18 +32,18 @@ Band<double> host_w(const PowerInput& in, const FigureBook& f) {
                         : f.at("power.host_w_per_accelerator");
 }
 
+// The cap holds while it computes, and while it waits where even that draws more.
 Band<double> accelerator_w(const PowerInput& in, const FigureBook& f) {
-  const double max = in.accelerator_max.value();
-  Band<double> w = accelerator_fraction(in.utilisation, f) * max;
-  if (in.cap.value() > 0) {
-    const double cap = in.cap.value();
-    if (cap <= f.at("power.idle_fraction").mid * max)
-      fail(ErrorKind::kUsage,
-           "power cap {} W contradicts accelerator power {} W: it idles at {:.0f} W already", cap, max,
-           f.at("power.idle_fraction").mid * max);
-    w = {std::min(w.low, cap), std::min(w.mid, cap), std::min(w.high, cap)};
-  }
-  return w;
+  const double max = in.accelerator_max.value(), idle = f.at("power.idle_fraction").mid * max;
+  const double cap = in.cap.value() > 0 ? in.cap.value() : max;
+  if (cap <= idle)
+    fail(ErrorKind::kUsage, "power cap {} W contradicts accelerator power {} W: it idles at {:.0f} W already",
+         cap, max, idle);
+  const auto &wait = f.at("power.wait_fraction"), &compute = f.at("power.compute_fraction");
+  const auto mean = [&](double w, double c) {
+    return std::min(w * max, cap) * (1 - in.utilisation) + std::min(c * max, cap) * in.utilisation;
+  };
+  return {mean(wait.low, compute.low), mean(wait.mid, compute.mid), mean(wait.high, compute.high)};
 }
 
 }  // namespace

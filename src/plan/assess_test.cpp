@@ -1,0 +1,234 @@
+#include "plan/assess.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "plan/assessment_json.h"
+#include "plan/catalog.h"
+#include "plan/levers.h"
+#include "plan/plan_report.h"
+#include "plan/published_energy.h"
+#include "plan/sweep.h"
+#include "spec/parameter_table.h"
+
+namespace stoker::plan {
+namespace {
+
+AssessOptions quick() {
+  AssessOptions options;
+  options.trials = 50;
+  return options;
+}
+
+PlanRequest request(const std::vector<std::string>& settings = {}) {
+  return parse_plan(R"(
+model = "llama3-8b"
+tokens = 1e12
+[hardware]
+on = "h100:64"
+[run]
+sequence_length = 4096
+global_batch = 512
+)",
+                    "test", settings);
+}
+
+std::string message_of(const std::vector<std::string>& settings) {
+  try {
+    assess(request(settings), quick());
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kUsage) << e.what();
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(PlanFile, EveryRecipeIsReadAndPlanned) {
+  size_t seen = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::filesystem::path(STOKER_SOURCE_DIR) / "recipes/plan")) {
+    const Assessment a = assess(read_plan_file(entry.path().string()), quick());
+    EXPECT_TRUE(a.fits) << entry.path();
+    EXPECT_TRUE(a.cost().possible) << entry.path() << ": " << a.cost().reason;
+    EXPECT_GT(a.chosen.prediction.mfu, 0.02) << entry.path();
+    EXPECT_LT(a.chosen.prediction.mfu, 1) << entry.path();
+    ++seen;
+  }
+  EXPECT_GE(seen, 7u);
+}
+
+TEST(PlanFile, MistakesAreNamed) {
+  EXPECT_NE(message_of({"run.precison=fp8"}).find("nearest: precision"), std::string::npos) << "nearest key";
+  EXPECT_NE(message_of({"hardware.on=h1000:8"}).find("H100"), std::string::npos);
+  EXPECT_NE(message_of({"model=lama3-8b"}).find("llama3-8b"), std::string::npos);
+  EXPECT_NE(message_of({"site.region=franc"}).find("fr"), std::string::npos);
+  EXPECT_NE(message_of({"money.price_per_hour=-2"}).find("price_per_hour"), std::string::npos);
+  EXPECT_NE(message_of({"figures.rent.egress_per_gb=-1"}).find("negative"), std::string::npos);
+  EXPECT_NE(message_of({"tokens=-5"}).find("tokens"), std::string::npos);
+  EXPECT_NE(message_of({"tokens=many"}).find("tokens"), std::string::npos);
+  EXPECT_NE(message_of({"hardware.on=h100:0"}), "no error");
+  EXPECT_NE(message_of({"hardware.power_cap_w=20"}).find("power cap"), std::string::npos);
+  EXPECT_THROW(parse_plan("model = ", "x"), Error);
+  EXPECT_THROW(parse_plan("tokens = 1\n[hardware]\non = \"h100:8\"", "x"), Error);
+  EXPECT_THROW(request({"no-equals"}), Error);
+}
+
+TEST(PlanFile, ContradictionsNameBothSides) {
+  const std::string batch = message_of({"run.global_batch_tokens=1e6"});
+  EXPECT_NE(batch.find("global_batch = 512"), std::string::npos) << batch;
+  EXPECT_NE(batch.find("global_batch_tokens"), std::string::npos) << batch;
+  const std::string layout = message_of({"layout.tensor=8", "layout.data=4"});
+  EXPECT_NE(layout.find("32 workers"), std::string::npos) << layout;
+  EXPECT_NE(layout.find("h100:64"), std::string::npos) << layout;
+  EXPECT_NE(message_of({"run.lora_rank=8"}).find("run.training"), std::string::npos);
+  const Assessment a = assess(request({"constraints.deadline_days=1", "constraints.power_mw=0.01"}), quick());
+  bool named = false;
+  for (const std::string& w : a.warnings)
+    named |= w.find("deadline_days") != std::string::npos && w.find("power_mw") != std::string::npos;
+  EXPECT_TRUE(named);
+  ASSERT_EQ(a.limits.size(), 2u);
+  EXPECT_FALSE(a.limits[0].met);
+}
+
+TEST(PlanFile, SizesAreWhatWasAskedFor) {
+  for (const double n : {1e8, 1e9, 7e9, 7e10, 5e11})
+    EXPECT_NEAR(static_cast<double>(parameter_count(shape_for_parameters(n))) / n, 1, 0.05) << n;
+  EXPECT_THROW(shape_for_parameters(5), Error);
+}
+
+TEST(Assess, TwiceTheTokensTwiceTheTimeEnergyAndMoney) {
+  const Assessment once = assess(request({"money.path=on-premises"}), quick()),
+                   twice = assess(request({"money.path=on-premises", "tokens=2e12"}), quick());
+  EXPECT_NEAR(twice.work.mid / once.work.mid, 2, 1e-4);  // steps are whole
+  // The simulated stretch differs by its sampling error: sums of about a hundred failures over 50 runs.
+  EXPECT_NEAR(twice.wall.mid / once.wall.mid, 2, 0.04);
+  EXPECT_NEAR(twice.energy.site.mid / once.energy.site.mid, 2, 0.04);
+  double machines[2] = {};
+  for (const CostLine& line : once.cost().lines)
+    if (line.name == "accelerators and servers") machines[0] = line.cost.mid.value();
+  for (const CostLine& line : twice.cost().lines)
+    if (line.name == "accelerators and servers") machines[1] = line.cost.mid.value();
+  EXPECT_NEAR(machines[1] / machines[0], 2, 0.04);
+}
+
+TEST(Assess, WhatDoesNotFitSaysSo) {
+  const Assessment a = assess(request({"model=llama3-405b", "hardware.on=h100:8"}), quick());
+  EXPECT_FALSE(a.fits);
+  ASSERT_FALSE(a.limits.empty());
+  EXPECT_EQ(a.limits[0].what, "memory");
+}
+
+TEST(Assess, MoreMemoryNeverTurnsFitIntoOutOfMemory) {
+  bool fitted = false;
+  for (const char* gb : {"24", "40", "80", "160"}) {
+    const Assessment a =
+        assess(request({"hardware.on=h100:8", fmt::format("hardware.memory_GB={}", gb)}), quick());
+    EXPECT_TRUE(a.fits || !fitted) << gb;
+    fitted |= a.fits;
+  }
+  EXPECT_TRUE(fitted);
+}
+
+TEST(Assess, TheChosenLayoutIsTheFastestOfAll) {
+  const LayoutChoice all = choose_layouts(request({"hardware.on=h100:16"}), 100000);
+  ASSERT_EQ(all.best.size(), all.fitting);
+  const LayoutChoice best = choose_layouts(request({"hardware.on=h100:16"}), 1);
+  for (const LayoutCandidate& c : all.best)
+    EXPECT_GE(c.prediction.step.total.value(), best.best[0].prediction.step.total.value());
+  EXPECT_GT(all.considered, all.fitting);
+}
+
+TEST(Assess, JsonAndPageHoldThePlan) {
+  const Assessment a = assess(request(), quick());
+  const nlohmann::json j = to_json(a);
+  EXPECT_EQ(j["accelerators"], 64);
+  EXPECT_LE(j["wall_days"]["low"].get<double>(), j["wall_days"]["mid"].get<double>());
+  EXPECT_LE(j["wall_days"]["mid"].get<double>(), j["wall_days"]["high"].get<double>());
+  EXPECT_EQ(j["paths"].size(), 8u);
+  const std::string page = plan_report_html(assess(request({"name=</script><b>"}), quick()), levers(a));
+  EXPECT_NE(page.find("Chart.js v"), std::string::npos);
+  EXPECT_NE(page.find("MIT License"), std::string::npos);
+  EXPECT_EQ(page.find("</script><b>"), std::string::npos);  // a name cannot close the script
+  EXPECT_EQ(page.find("https://cdn"), std::string::npos);
+  EXPECT_EQ(page.find("src="), std::string::npos);  // nothing is fetched
+}
+
+TEST(Levers, EachChangesWhatItShould) {
+  const Assessment a = assess(request({"run.recompute=full"}), quick());
+  bool seen_fp8 = false, seen_cap = false;
+  for (const Lever& l : levers(a)) {
+    if (!l.applies) {
+      EXPECT_FALSE(l.reason.empty()) << l.name;
+      continue;
+    }
+    EXPECT_LE(l.time.low, l.time.mid) << l.name;
+    EXPECT_LE(l.time.mid, l.time.high) << l.name;
+    if (l.name == "fp8") {
+      EXPECT_LT(l.time.mid, 1);
+      seen_fp8 = true;
+    }
+    if (l.name == "power cap 70 %") {
+      EXPECT_GT(l.time.mid, 1);
+      EXPECT_LT(l.energy.mid, 1);
+      seen_cap = true;
+    }
+    if (l.name == "recompute none") {
+      EXPECT_GT(l.memory_gib, 0);
+    }
+  }
+  EXPECT_TRUE(seen_fp8);
+  EXPECT_TRUE(seen_cap);
+  // Not all accelerators have 8-bit arithmetic.
+  for (const Lever& l : levers(assess(request({"hardware.on=a100-80gb:64"}), quick())))
+    if (l.name == "fp8") {
+      EXPECT_FALSE(l.applies);
+    }
+}
+
+TEST(Sweep, ParetoKeepsOnlyWhatNothingBeats) {
+  const auto points = sweep(request(), {"h100", "a100-80gb"}, 16, 64, quick());
+  ASSERT_EQ(points.size(), 6u);
+  const auto front = pareto(points);
+  ASSERT_FALSE(front.empty());
+  for (const ParetoPoint& p : front)
+    for (const SweepPoint& q : points) {
+      if (!q.assessment) continue;
+      for (const PathCost& c : q.assessment->paths) {
+        const double days = q.assessment->wall_p50.value() / 86400,
+                     mwh = q.assessment->energy.site.mid.value() / 3.6e9;
+        EXPECT_FALSE(c.possible && days < p.days && c.total.mid.value() < p.dollars && mwh < p.mwh);
+      }
+    }
+  EXPECT_THROW(sweep(request(), {"h100"}, 64, 16, quick()), Error);
+}
+
+TEST(PublishedEnergy, WorksOutAndSaysWhyNot) {
+  const CsvTable table("e.csv",
+                       "run,params_B,tokens_B,accelerator,n_accelerators,accelerator_hours,W_per_accelerator_"
+                       "used,energy_method,"
+                       "energy_MWh,pue,carbon_intensity_g_per_kWh,tCO2e,cost_usd,wall_days,notes\n"
+                       "BLOOM,176,,A100-80GB,384,1082990,400,hours*TDP,433.196,1.2,57,24.69,,118.24,\n"
+                       "GPT-3,175,,V100,10000,,330,assumed n GPUs*average W*time*PUE,1287,1.1,,,,14.8,\n"
+                       "MPT,7,,A100-40GB,440,100320,,,,,,,200000,9.5,~$200k at $2/h\n"
+                       "OLMo,7,,A100-40GB,216,,,MEASURED GPU power,104,1.1,,,,,\n"
+                       "nothing,7,,X,,,,,,,,,,,\n");
+  const auto no_plan = [](std::string_view, double, double, std::string_view, std::optional<double>) {
+    return HoursEstimate{std::nullopt, "not asked"};
+  };
+  const EnergyValidation v = summarise(check_energy(
+      table, FigureBook::built_in(), [](std::string_view) { return std::optional<double>(); }, no_plan));
+  EXPECT_EQ(v.printed_within_10_percent, v.printed);
+  EXPECT_EQ(v.printed, 6u);  // BLOOM hours, energy, carbon; GPT-3 energy; MPT hours, cost
+  EXPECT_LT(v.printed_max_abs_error, 0.01);
+  size_t unexplained = 0;
+  for (const EnergyCheck& c : v.checks) unexplained += c.how.empty();
+  EXPECT_EQ(unexplained, 0u);
+  EXPECT_EQ(v.checks.back().run, "nothing");
+  EXPECT_THROW(check_energy(CsvTable("x", "a,b\n1,2\n"), FigureBook::built_in(), {}, no_plan), Error);
+}
+
+}  // namespace
+}  // namespace stoker::plan

@@ -58,7 +58,8 @@ void enumerate(const PlanRequest& request, const Visit& visit) {
     if (m.heads % tensor || m.kv_heads % tensor || n % tensor) continue;
     for (const int64_t pipeline : divisors_up_to(m.layers, std::min<int64_t>(n / tensor, 64))) {
       if (n % (tensor * pipeline)) continue;
-      for (int64_t context = 1; context <= 16 && run.batch.sequence_length / context >= 2048; context *= 2) {
+      for (int64_t context = 1;
+           context <= 16 && (context == 1 || run.batch.sequence_length / context >= 2048); context *= 2) {
         if (n % (tensor * pipeline * context) || run.batch.sequence_length % context) continue;
         const int64_t data = n / (tensor * pipeline * context);
         if (run.batch.global_batch % data) continue;

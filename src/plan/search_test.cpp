@@ -64,7 +64,8 @@ TEST(Search, SaysWhatDoesNotDivide) {
     search(input_for("llama3-8b", "h100:37", {9, 1, 8192}), {});
     FAIL();
   } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("no layout divides: 37 accelerators"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("no layout divides: 37 accelerators"), std::string::npos)
+        << e.what();
   }
 }
 

@@ -67,6 +67,7 @@ family = "llama"
 layers = 2
 hidden = 128
 heads = 4
+ffn = 320
 vocab = 512
 [data]
 path = "{}/data"

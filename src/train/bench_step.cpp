@@ -49,7 +49,7 @@ std::vector<AnatomyPart> anatomy(const ops::Context& context, double step_s) {
   return parts;
 }
 
-StepBenchModel bench_model(const std::string& preset, const StepBenchOptions& o, double peak) {
+StepBenchModel bench_model(const std::string& preset, const StepBenchOptions& o) {
   const ModelSpec spec = model_preset(preset);
   ops::Context context;
   if (!o.kernels.empty()) context.force(o.kernels);
@@ -86,21 +86,25 @@ StepBenchModel bench_model(const std::string& preset, const StepBenchOptions& o,
   }
   std::sort(timed.begin(), timed.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   const auto& median = timed[timed.size() / 2];
-  StepBenchModel out{preset, static_cast<double>(n) / median.first, 0, median.first, median.second};
-  out.mfu = out.tokens_per_s * train_flops_per_token(spec, o.length) / peak;
-  return out;
+  return {preset, static_cast<double>(n) / median.first, 0, median.first, median.second};
 }
 
 }  // namespace
 
 StepBench bench_step(const StepBenchOptions& options) {
+  // The ceiling is measured before, between and after the models and the best counts: a busy moment must not flatter the MFU.
   StepBench result;
-  {
-    ops::Context context;
-    result.peak_flops = measure_peak(context, options.precision, 6);
+  ops::Context context;
+  const auto measure = [&] {
+    result.peak_flops = std::max(result.peak_flops, measure_peak(context, options.precision, 4));
+  };
+  measure();
+  for (const std::string& preset : options.presets) {
+    result.models.push_back(bench_model(preset, options));
+    measure();
   }
-  for (const std::string& preset : options.presets)
-    result.models.push_back(bench_model(preset, options, result.peak_flops));
+  for (StepBenchModel& m : result.models)
+    m.mfu = m.tokens_per_s * train_flops_per_token(model_preset(m.name), options.length) / result.peak_flops;
   return result;
 }
 

@@ -242,7 +242,8 @@ void Trainer::update(const StepResult& r) {
 }
 
 void Trainer::check_replay(const StepResult& r) {
-  if (record_for_) {
+  if (record_for_ ==
+      step_) {  // the first step after that save; it may take several more until the save is committed
     recorded_ = checkpoint::ReplayRecord{step_ + 1, r.loss, r.gradient_norm, {}};
     collect_saves(false);
   }
@@ -367,7 +368,12 @@ void Trainer::collect_saves(bool wait) {
 void Trainer::evaluate() {
   if (!hooks_.evaluate) return;
   const double begin = monotonic_s();
-  summary_.evaluation = hooks_.evaluate(*model_);
+  try {
+    summary_.evaluation = hooks_.evaluate(*model_);
+  } catch (const Error& e) {
+    if (e.kind() == ErrorKind::kCancelled) return;  // the loop sees the request after the next step, saves and leaves
+    throw;
+  }
   log_->write({{"event", "eval"},
                {"step", step_},
                {"loss", summary_.evaluation->loss},

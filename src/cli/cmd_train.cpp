@@ -129,6 +129,9 @@ void add_train(CLI::App& app) {
   cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")
       ->take_all()
       ->allow_extra_args(false);
+  cmd->add_option_function<std::string>(
+      "--kernel", [f](const std::string& k) { f->set.push_back("train.kernels=\"" + k + "\""); },
+      "Force candidates: op=candidate,... (part of the run's identity)");
   cmd->add_flag("--dry-run", f->dry_run, "Print parameters, memory and steps; allocate nothing");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
   cmd->add_option("--zero", f->zero_stage, "With several workers: 1 shards the optimizer state (default 0)")

@@ -13,7 +13,7 @@
 namespace stoker::corpus {
 namespace {
 constexpr size_t kStoredChunk = size_t{1} << 20;
-constexpr size_t kDecodedChunk = size_t{256} << 10;
+constexpr size_t kDecodedChunk = size_t{64} << 10;  // small: thousands of small files each have one
 constexpr uint64_t kFreeBytes = uint64_t{64} << 20;
 constexpr uint64_t kXzMemory = uint64_t{256} << 20;
 constexpr int kZstdWindowLog = 27;
@@ -119,8 +119,8 @@ size_t CompressedInput::read(char* to, size_t bytes) {
   } else {
     // Always decoded in the same steps, whatever the caller asks for: what is still given before a damaged
     // place must not depend on the size of the reads.
-    if (decoded_at_ == decoded_.size()) decode();
-    got = std::min(bytes, decoded_.size() - decoded_at_);
+    if (decoded_at_ == decoded_end_) decode();
+    got = std::min(bytes, decoded_end_ - decoded_at_);
     std::memcpy(to, decoded_.data() + decoded_at_, got);
     decoded_at_ += got;
   }
@@ -129,25 +129,18 @@ size_t CompressedInput::read(char* to, size_t bytes) {
 }
 
 void CompressedInput::decode() {
-  decoded_at_ = 0;
+  decoded_at_ = decoded_end_ = 0;
   decoded_.resize(kDecodedChunk);
-  size_t got = 0;
-  try {
-    got = compression_ == Compression::kGzip   ? read_gzip(decoded_.data(), decoded_.size())
-          : compression_ == Compression::kZstd ? read_zstd(decoded_.data(), decoded_.size())
-                                               : read_xz(decoded_.data(), decoded_.size());
-  } catch (...) {
-    decoded_.clear();
-    throw;
-  }
-  decoded_.resize(got);
+  const size_t got = compression_ == Compression::kGzip   ? read_gzip(decoded_.data(), decoded_.size())
+                     : compression_ == Compression::kZstd ? read_zstd(decoded_.data(), decoded_.size())
+                                                          : read_xz(decoded_.data(), decoded_.size());
   const uint64_t consumed = stored_done_ - (stored_.size() - at_);
   if (produced_ + got > kFreeBytes + limits_.max_ratio * consumed)
     fail(ErrorKind::kData,
-         "{}: {} stored bytes grew to more than {}: a decompression bomb, or data that is no text. If you "
-         "trust "
-         "it, decompress it first",
+         "{}: {} stored bytes grew to more than {}: a decompression bomb, or data that is no text. "
+         "If you trust it, decompress it first",
          path_, consumed, human_bytes(static_cast<double>(produced_ + got)));
+  decoded_end_ = got;
 }
 
 size_t CompressedInput::read_gzip(char* to, size_t bytes) {

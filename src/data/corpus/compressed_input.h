@@ -53,8 +53,8 @@ class CompressedInput {
   InputLimits limits_;
   Compression compression_ = Compression::kNone;
   std::vector<char> stored_, decoded_;
-  size_t at_ = 0;          // in stored_
-  size_t decoded_at_ = 0;  // in decoded_
+  size_t at_ = 0;                            // in stored_
+  size_t decoded_at_ = 0, decoded_end_ = 0;  // in decoded_
   uint64_t stored_done_ = 0, produced_ = 0;
   Hasher hasher_;
   std::unique_ptr<Decoder> decoder_;

@@ -117,7 +117,7 @@ struct DocumentReader::Streaming {
   void fill(size_t want) {
     want = std::max<size_t>(want, 16);  // a byte order mark comes in one piece
     while (held.size() < want && !ended) {
-      const size_t at = held.size(), n = std::min<size_t>(want - at, size_t{1} << 20);
+      const size_t at = held.size(), n = std::min<size_t>(want - at, size_t{64} << 10);
       held.resize(at + n);
       try {
         const size_t got = input->read(held.data() + at, n);

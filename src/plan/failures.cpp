@@ -15,7 +15,8 @@ namespace stoker::plan {
 namespace {
 
 constexpr double kDay = 86400;
-constexpr double kNeverEnds = 1000;  // times the work: no run that is this slow is meant
+constexpr double kMostEvents = 5e6;  // simulated failures of one answer: about a third of a second
+constexpr double kNeverEnds = 20;    // times the work: no run that is this slow is meant
 
 struct Log {
   double accelerators = 0, per_node = 8, days = 0, events = 0;
@@ -274,9 +275,9 @@ struct Plan {
         }
         t.wall += again;
         t.outage += again;
-        if (t.wall > kNeverEnds * in.work_s + 1e7) return t;  // it never ends; the caller says so
+        if (t.wall > 2 * kNeverEnds * in.work_s + 1e7) return t;  // an unlucky cluster: at least this long
       }
-      if (t.wall > kNeverEnds * in.work_s + 1e7) return t;
+      if (t.wall > 2 * kNeverEnds * in.work_s + 1e7) return t;
     }
     return t;
   }
@@ -323,15 +324,10 @@ GoodputResult simulate_goodput(const GoodputInput& in) {
   const double mean_rate = base * mean_factor + in.preemptions_per_s;
   out.mtbf_s = mean_rate > 0 ? 1 / mean_rate : std::numeric_limits<double>::infinity();
 
-  const double expected_failures = in.work_s * mean_rate * 2;
-  int trials = in.trials;
-  if (expected_failures * trials > 2e7) trials = std::max(200, static_cast<int>(2e7 / expected_failures));
   std::vector<double> by_component(in.rates.size() + 1);
   const Plan plan{in, base, out.interval_s,
                   in.recovery.mode == RecoveryMode::kPeerMemory || in.recovery.mode == RecoveryMode::kElastic,
                   by_component};
-  std::vector<double> walls, failures;
-  const double n = trials;
   const auto never_ends = [&]() {
     fail(ErrorKind::kUsage,
          "the run never ends: it fails every {:.0f} s on average and is then down for {:.0f} s; between "
@@ -343,10 +339,21 @@ GoodputResult simulate_goodput(const GoodputInput& in) {
   const double segment =
       expected_segment_s(mean_rate, plan.keeps_work ? 0 : std::min(out.interval_s, in.work_s),
                          in.recovery.checkpoint_s, mean_outage_s(in.recovery, in.rates));
-  if (!(segment < 1000 * (std::min(out.interval_s, in.work_s) + in.recovery.checkpoint_s))) never_ends();
+  if (!(segment < kNeverEnds * (std::min(out.interval_s, in.work_s) + in.recovery.checkpoint_s)))
+    never_ends();
+  // A trial costs its failures, outages that fail again included.
+  const double piece = plan.keeps_work ? 0 : std::min(out.interval_s, in.work_s);
+  const double stretch = segment / (piece + in.recovery.checkpoint_s + 1e-9);
+  const double events = in.work_s * std::max(1.0, stretch) * mean_rate *
+                        std::exp(mean_rate * mean_outage_s(in.recovery, in.rates));
+  const int trials = events * in.trials > kMostEvents
+                         ? std::min(in.trials, std::max(100, static_cast<int>(kMostEvents / events)))
+                         : in.trials;
+  std::vector<double> walls, failures;
+  const double n = trials;
+
   for (int i = 0; i < trials; ++i) {
     const Trial t = plan.run(static_cast<uint64_t>(i));
-    if (t.wall > kNeverEnds * in.work_s + 1e7) never_ends();
     walls.push_back(t.wall);
     failures.push_back(t.failures);
     out.wall_mean_s += t.wall / n;

@@ -118,7 +118,7 @@ struct GoodputResult {
   double checkpoint_s = 0, lost_work_s = 0, outage_s = 0, degraded_s = 0;
   double mtbf_s = 0;  // of the job at the mean rate; infinite when nothing fails
 };
-// Cost: trials x failures draws; above about 20 million draws, trials are reduced (never below 200).
+// Cost: trials x failures draws; above about 5 million, trials are reduced (never below 100).
 GoodputResult simulate_goodput(const GoodputInput& input);
 
 }  // namespace stoker::plan

@@ -56,7 +56,7 @@ step "Write"
 show "$stoker" sample "$place/run" --prompt "The scheduler" --tokens 80 --temperature 0.7 --top-p 0.9 --count 2
 
 step "Export for transformers"
-show "$stoker" ckpt export "$place/run" "$place/huggingface"
+show "$stoker" ckpt export "$place/run" --out "$place/huggingface"
 ls -l "$place/huggingface" | awk 'NR > 1 {printf "  %12d  %s\n", $5, $9}'
 
 step "Report"

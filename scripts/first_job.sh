@@ -30,5 +30,5 @@ TOML
 "$stoker" train recipe.toml --quiet
 "$stoker" eval run --data data
 "$stoker" sample run --prompt "The" --tokens 20
-"$stoker" ckpt export run huggingface
+"$stoker" ckpt export run --out huggingface
 "$stoker" report run --columns 60

@@ -48,12 +48,12 @@ constexpr Freedom kTimeFreedom[] = {
 };
 
 constexpr Freedom kMemoryFreedom[] = {
-    {Term::kState, 0, 0, 0.1, 0, 0},
+    {Term::kState, 0, 0, 0.03, 0, 0},
     {Term::kActivation, 0.2, 0, 0.4, 0.15, 0},
     {Term::kActivationWhole, 0.3, 0, 0.4, 0.4, 0},
     {Term::kScores, 0.4, 0, 0.5, 0.3, 0},
     {Term::kLogits, 0.3, 0, 0.5, 0.1, 0},
-    {Term::kWorkspace, 0.4, 0.2, 0.5, 0.1, 0.2},
+    {Term::kWorkspace, 0.5, 0.3, 0.8, 0.3, 0.3},
 };
 
 double freedom(const Freedom& f, Scope scope) {

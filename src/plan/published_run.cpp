@@ -172,6 +172,9 @@ void RowReader::read_training() {
   const std::string flash = lower(text("flash_attention"));
   run.flash_attention = flash == "yes" || (flash != "no" && software_.habits.flash_attention);
   run.optimizer.gradient_bytes = software_.habits.gradient_bytes;
+  // Megatron-DeepSpeed accumulates in 32 bits only under its bf16 optimizer
+  if (software_.habits.engine == "megatron-deepspeed" && run.precision == Precision::kFp16)
+    run.optimizer.gradient_bytes = 2;
   if (software_.habits.fp32_parameters) run.optimizer.master_bytes = 0;
 }
 

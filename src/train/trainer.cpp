@@ -371,7 +371,8 @@ void Trainer::evaluate() {
   try {
     summary_.evaluation = hooks_.evaluate(*model_);
   } catch (const Error& e) {
-    if (e.kind() == ErrorKind::kCancelled) return;  // the loop sees the request after the next step, saves and leaves
+    if (e.kind() == ErrorKind::kCancelled)
+      return;  // the loop sees the request after the next step, saves and leaves
     throw;
   }
   log_->write({{"event", "eval"},

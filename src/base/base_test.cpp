@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/checked.h"
+#include "base/edit_distance.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/progress.h"
@@ -100,6 +101,12 @@ TEST(Threads, NestedTeamsDropNoWork) {
   });
   set_compute_threads(before);
   EXPECT_EQ(sum, 4 * 4950);
+}
+
+TEST(EditDistance, CountsInsertionsDeletionsAndSubstitutions) {
+  EXPECT_EQ(edit_distance("", "abc"), 3u);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
+  EXPECT_EQ(edit_distance("same", "same"), 0u);
 }
 
 TEST(Human, Units) {

@@ -111,8 +111,10 @@ void run(const Flags& f) {
     fmt::print("{}\n", j.dump(2));
     return;
   }
-  fmt::print("{} steps done in {}: loss {:.4f}, {:.0f} tokens/s, MFU {:.0f} %\n", s.steps,
-             human_duration(s.seconds), s.loss, s.tokens_per_s, s.mfu * 100);
+  if (s.first_step == s.steps) fmt::print("the run was complete at step {}\n", s.steps);
+  else
+    fmt::print("{} steps done in {}: loss {:.4f}, {:.0f} tokens/s, MFU {:.0f} %\n", s.steps,
+               human_duration(s.seconds), s.loss, s.tokens_per_s, s.mfu * 100);
   if (s.evaluation)
     fmt::print("held-out loss {:.4f}, {:.4f} bits per byte\n", s.evaluation->loss,
                s.evaluation->bits_per_byte);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/edit_distance.h"
 #include "base/error.h"
 
 namespace stoker {
@@ -79,21 +80,6 @@ const std::vector<Preset>& presets() {
       {"qwen3-8b", llama({36, 4096, 32, 8, 128, 12288, 151936, 40960, 1e6, 1e-6}, Family::kQwen3)},
   };
   return all;
-}
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
 }
 
 }  // namespace

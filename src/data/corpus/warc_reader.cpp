@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 
@@ -69,7 +70,8 @@ bool join_chunks(std::string_view body, std::string& out) {
 std::string inflate_body(std::string_view body, bool gzip, uint64_t max, std::string& bad) {
   std::string out;
   // deflate means zlib by the standard, and bare deflate on many servers.
-  for (const int bits : gzip ? std::initializer_list<int>{15 + 16} : std::initializer_list<int>{15, -15}) {
+  constexpr int kGzip[] = {15 + 16}, kDeflate[] = {15, -15};
+  for (const int bits : gzip ? std::span<const int>(kGzip) : std::span<const int>(kDeflate)) {
     z_stream stream{};
     if (inflateInit2(&stream, bits) != Z_OK) break;
     stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(body.data()));

@@ -17,6 +17,11 @@
 
 namespace stoker::corpus {
 
+// Thrown when a file that should be there is not, or was damaged and has been removed: the build goes round once more.
+struct ArtifactLost {
+  std::string what;
+};
+
 class ArtifactStore {
  public:
   ArtifactStore(io::FileSystem& fs, std::string directory);

@@ -174,9 +174,7 @@ class Writer {
 
   std::vector<ChunkDocument> load(Hash128 key) const {
     const auto bytes = store_.get("text", key);
-    if (!bytes)
-      fail(ErrorKind::kStorage, "{} is damaged and was removed: run the build again",
-           store_.path("text", key));
+    if (!bytes) throw ArtifactLost{store_.path("text", key)};
     return decode_chunk(*bytes);
   }
 

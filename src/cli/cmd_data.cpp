@@ -7,6 +7,7 @@ void add_data(CLI::App& app) {
   data->require_subcommand(1);
   add_data_shards(*data);
   add_data_lineage(*data);
+  add_data_build(*data);
   add_data_tokenizer(*data);
 }
 

@@ -13,6 +13,7 @@ void add_ckpt(CLI::App& app);
 void add_data(CLI::App& app);
 void add_data_lineage(CLI::App& data_parent);
 void add_data_shards(CLI::App& data_parent);
+void add_data_build(CLI::App& data_parent);
 void add_data_tokenizer(CLI::App& data_parent);
 void add_doctor(CLI::App& app);
 void add_report(CLI::App& app);

@@ -1,0 +1,233 @@
+#include "data/corpus/factory_inputs.h"
+
+#include <glob.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "data/corpus/html_extract.h"
+#include "data/corpus/unicode_encoding.h"
+
+namespace stoker::corpus {
+namespace {
+
+namespace stdfs = std::filesystem;
+constexpr uint64_t kLargeFile = uint64_t{1} << 20;  // stored bytes: read in pieces, alone
+constexpr uint64_t kSmallestBatch = uint64_t{256}
+                                    << 10;  // stored bytes before a batch may end by a name's hash
+
+bool add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
+              const std::string& path, const std::string& name, bool named) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0)
+    fail(ErrorKind::kUsage, "source '{}': cannot look at {}", recipe.name, path);
+  std::string format = recipe.format == "auto" ? record_format_of_name(name) : recipe.format;
+  if (format.empty()) {
+    if (!named) {
+      ++list.left_out;
+      return false;
+    }
+    format = "text";  // whoever names a file means it
+  }
+  InputFile file;
+  file.source = source;
+  file.path = path;
+  file.name = name;
+  file.format = format;
+  file.bytes = static_cast<uint64_t>(info.st_size);
+  file.modified_ns = static_cast<int64_t>(info.st_mtim.tv_sec) * 1000000000 + info.st_mtim.tv_nsec;
+  file.inode = info.st_ino;
+  list.bytes += file.bytes;
+  files.push_back(std::move(file));
+  return true;
+}
+
+void add_path(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
+              const std::string& path) {
+  std::error_code error;
+  if (stdfs::is_directory(path, error)) {
+    std::vector<std::string> found;
+    auto walk = stdfs::recursive_directory_iterator(path, stdfs::directory_options::none, error);
+    if (error) fail(ErrorKind::kUsage, "source '{}': cannot list {}: {}", recipe.name, path, error.message());
+    for (const auto end = stdfs::recursive_directory_iterator(); walk != end; walk.increment(error)) {
+      if (error)
+        fail(ErrorKind::kUsage, "source '{}': cannot list {}: {}", recipe.name, path, error.message());
+      const std::string leaf = walk->path().filename().string();
+      if (leaf.starts_with('.')) {
+        if (walk->is_directory(error)) walk.disable_recursion_pending();
+        continue;
+      }
+      if (walk->is_regular_file(error)) found.push_back(walk->path().string());
+    }
+    std::sort(found.begin(), found.end());
+    for (const auto& file : found)
+      add_file(list, files, source, recipe, file, stdfs::path(file).lexically_relative(path).string(), false);
+    return;
+  }
+  if (stdfs::is_regular_file(path, error)) {
+    add_file(list, files, source, recipe, path, stdfs::path(path).filename().string(), true);
+    return;
+  }
+  glob_t matches{};
+  const int status = ::glob(path.c_str(), GLOB_ERR, nullptr, &matches);
+  std::vector<std::string> found(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
+  ::globfree(&matches);
+  if (status != 0 || found.empty())
+    fail(ErrorKind::kUsage,
+         "source '{}': nothing at {}: expected a file, a folder or a pattern that matches some", recipe.name,
+         path);
+  std::sort(found.begin(), found.end());
+  for (const auto& file : found) {
+    if (stdfs::is_directory(file, error)) add_path(list, files, source, recipe, file);
+    else if (stdfs::is_regular_file(file, error))
+      add_file(list, files, source, recipe, file, stdfs::path(file).filename().string(), true);
+  }
+}
+
+}  // namespace
+
+InputList list_inputs(const Recipe& recipe) {
+  InputList list;
+  for (uint32_t s = 0; s < recipe.sources.size(); ++s) {
+    std::vector<InputFile> files;
+    for (const auto& path : recipe.sources[s].paths) add_path(list, files, s, recipe.sources[s], path);
+    if (files.empty())
+      fail(ErrorKind::kUsage,
+           "source '{}': no file whose name says what it holds (.txt .md .rst .html .jsonl .csv .warc .tar, "
+           "also .gz .zst .xz); name the format",
+           recipe.sources[s].name);
+    list.files += files.size();
+    InputBatch batch;
+    uint64_t bytes = 0;
+    auto close = [&] {
+      if (!batch.files.empty()) list.batches.push_back(std::move(batch));
+      batch = {};
+      bytes = 0;
+    };
+    for (auto& file : files) {
+      if (file.bytes >= kLargeFile) {
+        close();
+        InputBatch alone;
+        alone.large = true;
+        alone.files.push_back(std::move(file));
+        list.batches.push_back(std::move(alone));
+        continue;
+      }
+      bytes += file.bytes;
+      const bool cut_here = hash64(file.name) % 16 == 0;
+      batch.files.push_back(std::move(file));
+      if (bytes >= recipe.chunk_bytes || (bytes >= kSmallestBatch && cut_here)) close();
+    }
+    close();
+  }
+  return list;
+}
+
+std::string open_key(const SourceRecipe& source) {
+  return fmt::format("open/1 {} {}", source.text_field, source.main_content);
+}
+
+Hash128 batch_key(const Recipe& recipe, const InputBatch& batch) {
+  KeyBuilder key("batch/1");
+  const SourceRecipe& source = recipe.sources[batch.files.front().source];
+  key.add(source.name)
+      .add(open_key(source))
+      .add_number(source.max_document_bytes)
+      .add_number(recipe.chunk_bytes);
+  for (const auto& file : batch.files)
+    key.add(file.path)
+        .add(file.name)
+        .add(file.format)
+        .add_number(file.bytes)
+        .add_number(static_cast<uint64_t>(file.modified_ns))
+        .add_number(file.inode);
+  return key.key();
+}
+
+BatchReader::BatchReader(io::FileSystem& fs, const Recipe& recipe, const InputBatch& batch)
+    : fs_(fs), recipe_(recipe), batch_(batch) {}
+BatchReader::~BatchReader() = default;
+
+std::optional<BatchReader::Piece> BatchReader::next() {
+  Piece piece;
+  auto add = [&](RawRecord record) {
+    piece.bytes += record.bytes.size() + record.name.size() + 64;
+    piece.files.push_back(file_);
+    piece.records.push_back(std::move(record));
+  };
+  while (file_ < batch_.files.size()) {
+    const InputFile& file = batch_.files[file_];
+    if (!reader_) {
+      const SourceRecipe& source = recipe_.sources[file.source];
+      RecordOptions options;
+      options.max_record_bytes = source.max_document_bytes;
+      options.text_field = source.text_field;
+      // Opened on the first read, so that a file that cannot be opened is a bad record and not the end.
+      ByteSource bytes = [this, &file](char* to, size_t size) {
+        if (!input_) input_ = std::make_unique<CompressedInput>(fs_, file.path);
+        return input_->read(to, size);
+      };
+      reader_ = make_record_reader(file.format, std::move(bytes), options);
+    }
+    RawRecord record;
+    if (!reader_->next(record)) {
+      reader_.reset();
+      input_.reset();
+      stored_done_ += file.bytes;
+      ++file_;
+      continue;
+    }
+    add(std::move(record));
+    if (piece.bytes >= recipe_.chunk_bytes) return piece;
+  }
+  if (piece.records.empty()) return std::nullopt;
+  return piece;
+}
+
+ChunkDocument open_record(RawRecord record, uint32_t file, const SourceRecipe& source) {
+  ChunkDocument out;
+  out.file = file;
+  out.record = record.number;
+  // Names come from outside and go into JSON.
+  out.name = decode_to_utf8(record.name, {"UTF-8", "declared"}).text;
+  out.bad = std::move(record.bad);
+  if (!out.bad.empty()) return out;
+  if (record.kind == RecordKind::kJson) {
+    const auto json = nlohmann::json::parse(record.bytes, nullptr, false);
+    if (json.is_discarded()) out.bad = "not JSON";
+    else if (!json.is_object()) out.bad = "not a JSON object";
+    else {
+      const auto field = json.find(source.text_field);
+      if (field == json.end()) out.bad = "no field '" + source.text_field + "'";
+      else if (!field->is_string()) out.bad = "field '" + source.text_field + "' is no string";
+      else out.text = field->get<std::string>();
+      for (const char* key : {"url", "id"})
+        if (const auto name = json.find(key); out.name.empty() && name != json.end() && name->is_string())
+          out.name = name->get<std::string>();
+    }
+    return out;
+  }
+  const bool html = record.kind == RecordKind::kHtml;
+  const auto encoding = detect_encoding(record.bytes, record.charset, html);
+  Decoded decoded = decode_to_utf8(record.bytes, encoding);
+  if (std::count(decoded.text.begin(), decoded.text.end(), '\0') > 0 && !html) {
+    out.bad = "holds NUL bytes: not a text";
+    return out;
+  }
+  if (!html) {
+    out.text = std::move(decoded.text);
+    return out;
+  }
+  std::string().swap(record.bytes);
+  HtmlOptions options;
+  options.main_content = source.main_content;
+  auto page = extract_html(decoded.text, options);
+  if (page.ok()) out.text = std::move(page.value().text);
+  else out.bad = page.error().what();
+  return out;
+}
+
+}  // namespace stoker::corpus

@@ -1,0 +1,368 @@
+#include "data/corpus/factory_build.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "data/corpus/factory_artifacts.h"
+#include "data/corpus/factory_inputs.h"
+#include "data/corpus/factory_pack.h"
+#include "data/corpus/factory_records.h"
+#include "data/corpus/warc_reader.h"
+
+namespace stoker::corpus {
+namespace {
+
+namespace stdfs = std::filesystem;
+
+std::vector<RawRecord> read_records(const char* format, std::string_view bytes, uint64_t max = 1 << 20) {
+  size_t at = 0;
+  RecordOptions options;
+  options.max_record_bytes = max;
+  const auto reader = make_record_reader(
+      format,
+      [&](char* to, size_t want) {
+        const size_t n = std::min<size_t>({want, bytes.size() - at, 11});
+        std::memcpy(to, bytes.data() + at, n);
+        at += n;
+        return n;
+      },
+      options);
+  std::vector<RawRecord> out;
+  RawRecord record;
+  while (reader->next(record)) out.push_back(record);
+  return out;
+}
+
+TEST(Records, CsvQuotesAndBadRows) {
+  const auto rows = read_records("csv", "id;text\r\n1;\"a \"\"b\"\"\r\n;c\"\r\n2;plain\n3\n\n4;\"open");
+  ASSERT_EQ(rows.size(), 4u);
+  EXPECT_EQ(rows[0].bytes, "a \"b\"\r\n;c");
+  EXPECT_EQ(rows[0].name, "1");
+  EXPECT_EQ(rows[1].bytes, "plain");
+  EXPECT_EQ(rows[2].bad, "row of 1 fields, the header has 2");
+  EXPECT_EQ(rows[3].bad, "a quote is never closed");
+  EXPECT_EQ(read_records("csv", "a,b\n1,2\n")[0].bad.substr(0, 16), "no column 'text'");
+  EXPECT_TRUE(read_records("csv", "").empty());
+}
+
+TEST(Records, LongLinesAreSkippedWithoutBeingHeld) {
+  const auto lines =
+      read_records("jsonl", "{\"text\":\"a\"}\n" + std::string(5000, 'x') + "\n{\"text\":\"b\"}", 1000);
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[1].bad, "line longer than 1000 bytes");
+  EXPECT_EQ(lines[2].number, 2u);
+  EXPECT_EQ(lines[2].bytes, "{\"text\":\"b\"}");
+}
+
+std::string tar_member(const std::string& name, const std::string& content, char type = '0') {
+  std::string header(512, '\0');
+  header.replace(0, name.size(), name);
+  header.replace(124, 11, fmt::format("{:011o}", content.size()));
+  header[156] = type;
+  header.replace(257, 5, "ustar");
+  header.replace(148, 8, "        ");
+  unsigned sum = 0;
+  for (const char c : header) sum += static_cast<unsigned char>(c);
+  header.replace(148, 7, fmt::format("{:06o}", sum) + '\0');
+  return header + content + std::string((512 - content.size() % 512) % 512, '\0');
+}
+
+TEST(Records, TarMembersHostileAndGood) {
+  const std::string tar = tar_member("a/one.txt", "first") + tar_member("../../etc/x.txt", "evil") +
+                          tar_member("/abs.txt", "evil") + tar_member("link.txt", "", '2') +
+                          tar_member("pic.png", std::string(700, 'p')) +
+                          tar_member("two.json", "{\"text\":\"2\"}");
+  const auto members = read_records("tar", tar + std::string(1024, '\0'));
+  ASSERT_EQ(members.size(), 4u);
+  EXPECT_EQ(members[0].name, "a/one.txt");
+  EXPECT_EQ(members[0].bytes, "first");
+  EXPECT_EQ(members[1].bad, "member name leads outside the archive");
+  EXPECT_EQ(members[2].bad, "member name leads outside the archive");
+  EXPECT_EQ(members[3].kind, RecordKind::kJson);
+  EXPECT_EQ(read_records("tar", tar.substr(0, 515))[0].bad, "the archive ends inside a member");
+  std::string damaged = tar;
+  damaged[3] = 'X';
+  EXPECT_NE(read_records("tar", damaged)[0].bad.find("checksum"), std::string::npos);
+}
+
+TEST(Records, WarcBodies) {
+  const std::string http =
+      "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=\"iso-8859-1\"\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n5\r\n<p>ab\r\n4\r\n</p>\r\n0\r\n\r\n";
+  auto warc = [](const std::string& type, const std::string& content_type, const std::string& body) {
+    return "WARC/1.0\r\nWARC-Type: " + type +
+           "\r\nWARC-Target-URI: http://x.example/\r\nContent-Type: " + content_type +
+           "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body + "\r\n\r\n";
+  };
+  const std::string file = warc("warcinfo", "x/y", "skip") +
+                           warc("response", "application/http; msgtype=response", http) +
+                           warc("response", "application/http", "HTTP/1.1 404 No\r\n\r\nno") +
+                           warc("conversion", "text/plain", "words");
+  const auto records = read_records("warc", file);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].bytes, "<p>ab</p>");
+  EXPECT_EQ(records[0].charset, "iso-8859-1");
+  EXPECT_EQ(records[0].name, "http://x.example/");
+  EXPECT_EQ(records[1].bytes, "words");
+  EXPECT_NE(read_records("warc", file.substr(0, file.size() - 6)).back().bad.find("ends inside"),
+            std::string::npos);
+  EXPECT_NE(read_records("warc", "WARC/1.0\r\nContent-Length: 99999999999999\r\nWARC-Type: resource\r\n\r\nx")
+                .back()
+                .bad.size(),
+            0u);
+  RawRecord bomb;
+  std::string packed(4096, '\0');
+  const std::string zeros(1 << 20, '\0');
+  z_stream z{};
+  ASSERT_EQ(deflateInit2(&z, 9, Z_DEFLATED, 31, 9, Z_DEFAULT_STRATEGY), Z_OK);
+  z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(zeros.data()));
+  z.avail_in = static_cast<uInt>(zeros.size());
+  z.next_out = reinterpret_cast<Bytef*>(packed.data());
+  z.avail_out = static_cast<uInt>(packed.size());
+  ASSERT_EQ(deflate(&z, Z_FINISH), Z_STREAM_END);
+  packed.resize(z.total_out);
+  deflateEnd(&z);
+  EXPECT_TRUE(open_http_response(
+      "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + packed, 100000, bomb));
+  EXPECT_EQ(bomb.bad, "unpacked body longer than 100000 bytes");
+}
+
+TEST(Packing, BestFitLosesNothingAndPadsLess) {
+  std::vector<uint32_t> lengths;
+  uint64_t total = 0;
+  for (uint64_t i = 0; i < 3000; ++i) {
+    lengths.push_back(static_cast<uint32_t>(random_u64({3, 0}, i) % 700));
+    total += lengths.back();
+  }
+  lengths.push_back(5000);
+  total += 5000;
+  const auto plan = pack_best_fit(lengths, 1024);
+  EXPECT_EQ(plan.tokens, total);
+  std::map<uint32_t, uint64_t> rows, documents;
+  for (const auto& piece : plan.pieces)
+    rows[piece.row] += piece.tokens, documents[piece.document] += piece.tokens;
+  for (const auto& [row, tokens] : rows) EXPECT_LE(tokens, 1024u);
+  for (const auto& [document, tokens] : documents) EXPECT_EQ(tokens, lengths[document]);
+  EXPECT_EQ(rows.size(), plan.rows);
+  EXPECT_EQ(plan.cut_documents, 1u);
+  EXPECT_LT(plan.padding(), 0.02);
+  EXPECT_GT(pack_concatenate(lengths, 1024).cut_documents, 500u);
+}
+
+class Factory : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = (stdfs::temp_directory_path() / fmt::format("stoker_factory_{}_{}", ::getpid(),
+                                                        ::testing::UnitTest::GetInstance()->random_seed()))
+                .string();
+    stdfs::remove_all(root_);
+    stdfs::create_directories(root_ + "/in/pages");
+    std::string lines;
+    for (int i = 0; i < 400; ++i) {
+      const std::string body = prose(i % 300);
+      lines += nlohmann::json{{"text", body}, {"id", "d" + std::to_string(i)}}.dump() + "\n";
+      if (i % 50 == 7) lines += "this is no JSON\n";
+    }
+    put("in/lines.jsonl", lines);
+    for (int i = 0; i < 60; ++i)
+      put(fmt::format("in/pages/p{:02}.html", i),
+          "<html><body><nav><a href=x>Menu</a></nav><main><h1>Page</h1><p>" + prose(1000 + i % 40) +
+              "</p><p>Write to a" + std::to_string(i) +
+              "@example.com with any remark on it.</p></main></body></html>");
+    put("in/pages/deep.html", [] {
+      std::string deep;
+      for (int i = 0; i < 5000; ++i) deep += "<div>";
+      return deep;
+    }());
+    put("in/empty.txt", "");
+  }
+  void TearDown() override { stdfs::remove_all(root_); }
+
+  static std::string prose(int seed) {
+    static const char* const kWords[] = {"the",  "river", "and",   "old",  "town",  "with",  "people",
+                                         "that", "bring", "corn",  "have", "house", "of",    "stone",
+                                         "to",   "be",    "found", "in",   "every", "valley"};
+    std::string out;
+    for (uint64_t i = 0; i < 120; ++i) {
+      out += kWords[random_u64({static_cast<uint64_t>(seed), 5}, i) % 20];
+      out += i % 12 == 11 ? ".\n" : " ";
+      if (i % 7 == 3)
+        out += "x" + std::to_string(random_u64({static_cast<uint64_t>(seed), 6}, i) % 100000) + "y ";
+    }
+    return out;
+  }
+  void put(const std::string& name, const std::string& text) const {
+    stdfs::create_directories(stdfs::path(root_ + "/" + name).parent_path());
+    std::ofstream(root_ + "/" + name, std::ios::binary) << text;
+  }
+  Recipe recipe(const std::string& stages, const std::string& out, const std::string& work) const {
+    return parse_recipe("output = \"" + out + "\"\nwork = \"" + work +
+                            "\"\nmemory_mb = 64\nchunk_mb = 1\nthreads = 2\n" + "stages = [" + stages +
+                            "]\n[[source]]\nname = \"lines\"\npaths = [\"in/lines.jsonl\"]\npriority = 1\n" +
+                            "[[source]]\nname = \"pages\"\npaths = [\"in/pages\"]\nlabel = \"web\"\n",
+                        "recipe.toml", root_);
+  }
+  // Every file of the version, by name.
+  static std::map<std::string, std::string> files_of(const std::string& directory) {
+    std::map<std::string, std::string> out;
+    for (const auto& entry : stdfs::recursive_directory_iterator(directory))
+      if (entry.is_regular_file()) {
+        std::ifstream in(entry.path(), std::ios::binary);
+        std::ostringstream text;
+        text << in.rdbuf();
+        out[stdfs::relative(entry.path(), directory).string()] = text.str();
+      }
+    return out;
+  }
+  static constexpr const char* kStages =
+      "{use = \"unicode\"}, {use = \"language\", keep = [\"en\"], min_share = 0.2}, {use = \"quality\", "
+      "bounds = {words = [20, 100000]}}, "
+      "{use = \"pii\"}, {use = \"exact\"}, {use = \"near\"}, {use = \"lines\"}, {use = \"label\", name = "
+      "\"stone\", pattern = \"stone\"}";
+  std::string root_;
+};
+
+TEST_F(Factory, EveryDocumentIsKeptOrHasAReason) {
+  const auto r = build_corpus(io::real_file_system(), recipe(kStages, "out", "work"));
+  EXPECT_EQ(r.documents_in, 400u + 8 + 61);
+  EXPECT_EQ(r.quarantined, 9u);  // eight lines and one page
+  const auto files = files_of(r.directory);
+  auto lines = [&](const char* name) {
+    return static_cast<uint64_t>(std::count(files.at(name).begin(), files.at(name).end(), '\n'));
+  };
+  EXPECT_EQ(lines("documents.jsonl") + lines("dropped.jsonl") + lines("quarantine.jsonl"), r.documents_in);
+  EXPECT_EQ(lines("documents.jsonl"), r.documents_out);
+  EXPECT_NE(files.at("quarantine.jsonl").find("nested 5000 deep"), std::string::npos);
+  EXPECT_NE(files.at("dropped.jsonl").find("\"reason\":\"exact: copy\",\"matched\":\"lines/lines.jsonl#"),
+            std::string::npos);
+  EXPECT_EQ(files.at("documents.jsonl").find("@example.com"), std::string::npos);
+  EXPECT_NE(files.at("documents.jsonl").find("\"labels\":[\"web\""), std::string::npos);
+  EXPECT_NE(files.at("report.html").find("Samples of each reason"), std::string::npos);
+  const auto again = build_corpus(io::real_file_system(), recipe(kStages, "out", "work"));
+  EXPECT_TRUE(again.up_to_date);
+  EXPECT_EQ(again.chunks_computed, 0u);
+  EXPECT_EQ(again.documents_out, r.documents_out);
+}
+
+TEST_F(Factory, ThreadsAndCacheDoNotChangeABit) {
+  auto one = recipe(kStages, "out1", "work1");
+  one.threads = 1;
+  const auto a = build_corpus(io::real_file_system(), one);
+  auto four = recipe(kStages, "out2", "work2");
+  four.threads = 4;
+  const auto b = build_corpus(io::real_file_system(), four);
+  EXPECT_EQ(a.version, b.version);
+  EXPECT_EQ(files_of(a.directory), files_of(b.directory));
+  // Part of the cache gone, part of it damaged.
+  int number = 0;
+  for (const auto& entry : stdfs::recursive_directory_iterator(root_ + "/work2"))
+    if (entry.is_regular_file()) {
+      if (++number % 3 == 0) stdfs::remove(entry.path());
+      else if (number % 3 == 1) stdfs::resize_file(entry.path(), entry.file_size() / 2);
+    }
+  stdfs::remove_all(root_ + "/out2");
+  const auto c = build_corpus(io::real_file_system(), four);
+  EXPECT_EQ(files_of(a.directory), files_of(c.directory));
+}
+
+TEST_F(Factory, AMovedThresholdReadsNothingAgain) {
+  build_corpus(
+      io::real_file_system(),
+      recipe("{use = \"unicode\"}, {use = \"quality\", bounds = {words = [20, 100000]}}, {use = \"near\"}",
+             "out", "work"));
+  stdfs::rename(root_ + "/in", root_ + "/gone");
+  stdfs::create_directories(root_ + "/in");
+  for (const auto& entry : stdfs::recursive_directory_iterator(root_ + "/gone"))
+    if (entry.is_regular_file()) {  // same names, sizes and times; other contents: reading them would show
+      const auto to = root_ + "/in/" + stdfs::relative(entry.path(), root_ + "/gone").string();
+      stdfs::create_directories(stdfs::path(to).parent_path());
+      stdfs::rename(entry.path(), to);
+      const auto time = stdfs::last_write_time(to);
+      const auto size = stdfs::file_size(to);
+      std::ofstream(to, std::ios::binary) << std::string(size, 'z');
+      stdfs::last_write_time(to, time);
+    }
+  const auto r = build_corpus(
+      io::real_file_system(),
+      recipe("{use = \"unicode\"}, {use = \"quality\", bounds = {words = [125, 100000]}}, {use = \"near\"}",
+             "out", "work"));
+  EXPECT_EQ(r.chunks_computed, 0u);
+  EXPECT_EQ(r.documents_in, 469u);
+  EXPECT_FALSE(r.up_to_date);
+}
+
+TEST_F(Factory, KilledAtAnyMomentItGoesOnToTheSameBytes) {
+  const auto truth = build_corpus(io::real_file_system(), recipe(kStages, "truth", "work-truth"));
+  const auto wanted = files_of(truth.directory);
+  for (uint64_t round = 0; round < 8; ++round) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      try {
+        auto one = recipe(kStages, "out", "work");
+        one.threads = 1;
+        build_corpus(io::real_file_system(), one);
+      } catch (...) {
+      }
+      ::_exit(0);
+    }
+    ::usleep(static_cast<useconds_t>(random_u64({11, 0}, round) % 60000));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+  }
+  const auto r = build_corpus(io::real_file_system(), recipe(kStages, "out", "work"));
+  EXPECT_EQ(files_of(r.directory), wanted);
+}
+
+TEST_F(Factory, MistakesInARecipeAreNamed) {
+  auto message = [&](const std::string& stages) -> std::string {
+    try {
+      recipe(stages, "out", "work");
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_NE(message("{use = \"frobnicate\"}").find("no stage 'frobnicate'"), std::string::npos);
+  EXPECT_NE(message("{use = \"near\", bnads = 3}").find("unknown key 'bnads'"), std::string::npos);
+  EXPECT_NE(message("{use = \"quality\", bounds = {wrods = [1, 2]}}").find("no signal 'wrods'"),
+            std::string::npos);
+  EXPECT_NE(message("{use = \"label\", name = \"x\"}").find("exactly one"), std::string::npos);
+  auto missing = recipe("", "out", "work");
+  missing.sources[0].paths = {root_ + "/nothing*"};
+  EXPECT_THROW(build_corpus(io::real_file_system(), missing), Error);
+}
+
+TEST(Artifacts, TornFilesAreMissing) {
+  const std::string folder =
+      (stdfs::temp_directory_path() / fmt::format("stoker_artifacts_{}", ::getpid())).string();
+  ArtifactStore store(io::real_file_system(), folder);
+  const Hash128 key{1, 2};
+  EXPECT_FALSE(store.get("text", key));
+  store.put("text", key, "contents");
+  EXPECT_EQ(store.get("text", key), "contents");
+  stdfs::resize_file(store.path("text", key), 20);
+  EXPECT_FALSE(store.get("text", key));
+  EXPECT_FALSE(store.has("text", key));
+  const std::vector<ChunkDocument> documents = {{1, 2, "name", "", "text"}, {3, 4, "", "bad", ""}};
+  const std::string bytes = encode_chunk(documents);
+  EXPECT_EQ(decode_chunk(bytes).at(1).bad, "bad");
+  for (size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_THROW(decode_chunk(std::string_view(bytes).substr(0, n)), Error) << n;
+  stdfs::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace stoker::corpus

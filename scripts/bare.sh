@@ -27,7 +27,7 @@ trap '[ "$keep" = yes ] || rm -rf --one-file-system "$place"' EXIT
 
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' 2>/dev/null |
   awk '$2 == "bookworm" {print $1; exit}')
-mirror=${mirror:-http://deb.debian.org/debian}
+[ -n "$mirror" ] || die "no Debian 12 (bookworm) mirror in apt's configuration: add one and run apt-get update"
 
 # The base system is made once per place; each run works on a copy of it.
 if [ ! -e "$place/base.done" ]; then

@@ -161,7 +161,8 @@ void Launcher::handle(const ProcessExit& exit) {
   if (slot == slots_.end()) return;  // already replaced
   const bool clean = exit.signal == 0 && exit.exit_code == 0;
   if (!clean && exit.signal == 0 && is_final(exit.exit_code)) {
-    if (exit_code_ == 0) {
+    // Workers that were told to stop may be seen before the one that made them: its reason is the run's.
+    if (exit_code_ == 0 || exit_code_ == stoker::exit_code(ErrorKind::kCancelled)) {
       exit_code_ = exit.exit_code;
       hooks_.say(fmt::format("{} ended with exit code {}: the run ends; its reason is in {}/logs/{}.log",
                              exit.name, exit.exit_code, plan_.run_dir, exit.name));

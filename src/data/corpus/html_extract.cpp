@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 namespace stoker::corpus {
@@ -203,12 +204,27 @@ struct Page {
   const GumboNode* body = nullptr;
 };
 
-bool dropped(const GumboNode* node, bool main_content) {
+// Elements that no class name may remove: they hold <main>, or a good part of the page's text. Themes name the frame around
+// the content after its place in the page ("wy-nav-content").
+struct Shield {
+  const std::unordered_map<const GumboNode*, Weight>* weights = nullptr;
+  uint64_t page_prose = 0;
+  std::unordered_set<const GumboNode*> around_main;
+  bool covers(const GumboNode* node) const {
+    if (around_main.count(node)) return true;
+    const auto found = weights->find(node);
+    if (found == weights->end()) return false;
+    return (found->second.text - found->second.linked) * 5 >= page_prose * 2 && page_prose > 0;
+  }
+};
+
+// shield null: only what is never content is dropped.
+bool dropped(const GumboNode* node, const Shield* shield) {
   if (node->type == GUMBO_NODE_COMMENT || node->type == GUMBO_NODE_TEMPLATE) return true;
   if (node->type != GUMBO_NODE_ELEMENT) return false;
   const GumboElement& element = node->v.element;
   if (never_content(element.tag) || is_hidden(element)) return true;
-  if (!main_content) return false;
+  if (!shield) return false;
   if (element.tag == GUMBO_TAG_BODY || element.tag == GUMBO_TAG_HTML || element.tag == GUMBO_TAG_ARTICLE ||
       is_main(node))
     return false;
@@ -219,7 +235,9 @@ bool dropped(const GumboNode* node, bool main_content) {
     return true;
   }
   if (is_boilerplate_tag(element.tag) || is_boilerplate_role(attribute(element, "role"))) return true;
-  return has_boilerplate_word(attribute(element, "class")) || has_boilerplate_word(attribute(element, "id"));
+  return (has_boilerplate_word(attribute(element, "class")) ||
+          has_boilerplate_word(attribute(element, "id"))) &&
+         !shield->covers(node);
 }
 
 bool is_text(const GumboNode* node) {
@@ -233,13 +251,14 @@ uint64_t visible_length(const char* text) {
   return count;
 }
 
-void weigh(const GumboNode* root, bool main_content, std::unordered_map<const GumboNode*, Weight>& weights) {
+void weigh(const GumboNode* root, const Shield* shield,
+           std::unordered_map<const GumboNode*, Weight>& weights) {
   std::vector<Weight> stack(1);
   int links = 0;
   walk(
       root,
       [&](const GumboNode* node) {
-        if (dropped(node, main_content)) return false;
+        if (dropped(node, shield)) return false;
         if (is_text(node)) {
           const uint64_t n = visible_length(node->v.text.text);
           stack.back().text += n;
@@ -449,14 +468,20 @@ Result<HtmlText> extract_html(std::string_view html, const HtmlOptions& options)
       [](const GumboNode*) {});
   if (!body) return out;
   std::unordered_map<const GumboNode*, Weight> everything;
-  weigh(body, false, everything);
+  weigh(body, nullptr, everything);
   out.visible_bytes = everything[body].text;
   if (!options.main_content) {
     out.text = write_text(body, options, everything, false);
     return out;
   }
   std::unordered_map<const GumboNode*, Weight> weights;
-  weigh(body, true, weights);
+  Shield shield;
+  shield.weights = &everything;
+  shield.page_prose = prose(everything[body]);
+  for (const auto& [node, weight] : everything)
+    if (is_main(node))
+      for (const GumboNode* up = node->parent; up; up = up->parent) shield.around_main.insert(up);
+  weigh(body, &shield, weights);
   const GumboNode* root = find_content_root(body, weights);
   out.text = write_text(root, options, weights, true);
   // A page of links (an index) has no prose to keep: then its links are the content.

@@ -69,6 +69,18 @@ TEST(HtmlExtract, ArticleHeaderStaysPageHeaderGoes) {
   EXPECT_EQ(text.rfind("Title\n\nPlain", 0), 0u) << text;
 }
 
+TEST(HtmlExtract, AFrameNamedForNavigationKeepsItsContent) {
+  const std::string words = repeat("Plain words that carry meaning. ", 20);
+  EXPECT_EQ(text_of("<body><div class=wy-grid-for-nav><div class=wy-nav-content><div role=main><p>" + words +
+                    "</p></div></div></div><div class=site-nav>Elsewhere and more</div></body>")
+                .rfind("Plain words", 0),
+            0u);
+  const std::string text = text_of("<body><div class=nav-content><p>" + words +
+                                   "</p></div><div class=sidebar>Elsewhere</div></body>");
+  EXPECT_EQ(text.rfind("Plain words", 0), 0u);
+  EXPECT_EQ(text.find("Elsewhere"), std::string::npos);
+}
+
 TEST(HtmlExtract, OddInputsAreTexts) {
   EXPECT_EQ(text_of(""), "");
   EXPECT_EQ(text_of("just text"), "just text");

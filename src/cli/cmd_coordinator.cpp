@@ -60,7 +60,7 @@ void add_coordinator(CLI::App& app) {
       ->check(CLI::Range(0, 65535));
   cmd->add_option("--advertise", flags->advertise, "Host that the workers dial");
   cmd->add_option("--heartbeat-timeout", flags->config.membership.heartbeat_timeout_s,
-                  "Seconds without a sign of life until a worker is put out (default 3)")
+                  "Seconds without a sign of life until a worker is put out (default 5)")
       ->check(CLI::Range(0.2, 3600.0));
   cmd->add_flag("--tls", flags->tls, "TLS also on loopback");
   cmd->add_flag("--no-tls", flags->no_tls, "No TLS, whoever may listen in");

@@ -17,7 +17,7 @@ namespace {
 struct Flags {
   int workers = 1, minimum = 1, max_restarts = 1000;
   std::string hosts, run = "run", ssh = "ssh", remote_program;
-  double heartbeat_timeout_s = 3;
+  double heartbeat_timeout_s = 5;
   bool no_tls = false;
   std::vector<std::string> command;
 };
@@ -87,7 +87,7 @@ void add_launch(CLI::App& app) {
                   "Run directory (default run); on shared storage when there are several hosts");
   cmd->add_option("--restarts", flags->max_restarts, "Replacements for lost workers in all (default 1000)");
   cmd->add_option("--heartbeat-timeout", flags->heartbeat_timeout_s,
-                  "Seconds until a silent worker is put out (default 3)");
+                  "Seconds until a silent worker is put out (default 5)");
   cmd->add_option("--ssh", flags->ssh, "The ssh program");
   cmd->add_option("--remote-program", flags->remote_program,
                   "Where stoker is on the other hosts (default: same path)");

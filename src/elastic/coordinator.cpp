@@ -9,6 +9,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 
 #include "elastic/coordinator.grpc.pb.h"
 #include "io/atomic_write.h"
@@ -60,6 +61,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
            "coordinator: cannot listen on {}. The address is not this machine's or the port is taken.",
            config.listen.text());
     config.listen.port = port;
+    writer = std::thread([this] { run_writer(); });
     ticker = std::thread([this] { run_ticker(); });
   }
 
@@ -72,6 +74,12 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
     ticker.join();
     server->Shutdown(std::chrono::system_clock::now() + milliseconds(200));
     server->Wait();
+    {
+      std::lock_guard lock(mutex);
+      writer_ends = true;
+      to_write.notify_one();
+    }
+    writer.join();
   }
 
   void run_ticker() {
@@ -84,8 +92,8 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
     publish();
   }
 
-  // With the lock: wakes waiting calls, writes what is new. A full disk must not stop the run: it is said
-  // once a minute.
+  // With the lock: wakes waiting calls and hands what is new to the writer. No disk is touched here: a slow one would keep
+  // heartbeats waiting, and healthy workers would look silent.
   void publish() {
     if (membership.generation() != seen_generation) {
       seen_generation = membership.generation();
@@ -96,20 +104,37 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
     if (!events.empty()) {
       last_event = events.back().number;
       changed.notify_all();
-      if (!config.events_file.empty()) {
-        std::ofstream out(config.events_file, std::ios::app);
-        for (const Event& e : events) out << e.json() << "\n";
-      }
+      for (const Event& e : events) event_lines += e.json() + "\n";
     }
-    if (membership.changes() == saved_changes || config.state_file.empty()) return;
-    try {
-      io::write_file_atomic(io::real_file_system(), config.state_file, membership.save());
+    if (membership.changes() != saved_changes) {
       saved_changes = membership.changes();
-    } catch (const Error& e) {
-      const double now = monotonic_s();
-      if (now < next_complaint_s) return;
-      next_complaint_s = now + 60;
-      membership.note("note", "", fmt::format("the coordinator's state cannot be written: {}", e.what()));
+      state_text = membership.save();
+    }
+    if (!event_lines.empty() || !state_text.empty()) to_write.notify_one();
+  }
+
+  // What a coordinator that dies has not written yet it learns again from the living: they tell it their generation.
+  void run_writer() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      to_write.wait(lock, [this] { return writer_ends || !event_lines.empty() || !state_text.empty(); });
+      if (event_lines.empty() && state_text.empty()) return;
+      const std::string lines = std::exchange(event_lines, {}), state = std::exchange(state_text, {});
+      lock.unlock();
+      if (!lines.empty() && !config.events_file.empty())
+        std::ofstream(config.events_file, std::ios::app) << lines;
+      std::string problem;
+      try {
+        if (!state.empty() && !config.state_file.empty())
+          io::write_file_atomic(io::real_file_system(), config.state_file, state);
+      } catch (const Error& e) {
+        problem = e.what();
+      }
+      lock.lock();
+      // A full disk must not stop the run: it is said once a minute, and the next change tries again.
+      if (problem.empty() || monotonic_s() < next_complaint_s) continue;
+      next_complaint_s = monotonic_s() + 60;
+      membership.note("note", "", fmt::format("the coordinator's state cannot be written: {}", problem));
     }
   }
 
@@ -249,15 +274,16 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
   };
   CoordinatorConfig config;
   std::mutex mutex;
-  std::condition_variable changed;
+  std::condition_variable changed, to_write;
   Membership membership;
   std::map<std::string, Value> values;
   uint64_t seen_generation = 0, saved_changes = 0;
   int64_t last_event = 0;
   double next_complaint_s = 0;
-  bool ending = false;
+  bool ending = false, writer_ends = false;
+  std::string event_lines, state_text;  // not written yet
   std::unique_ptr<grpc::Server> server;
-  std::thread ticker;
+  std::thread ticker, writer;
 };
 
 Coordinator::Coordinator(CoordinatorConfig config) : impl_(std::make_unique<Impl>(std::move(config))) {}

@@ -11,6 +11,7 @@ namespace {
 using nlohmann::json;
 constexpr size_t kAccusations = 2;  // generations in which somebody must be accused to be put out
 constexpr size_t kEventsKept = 4096;
+constexpr double kOwnSleep_s = 0.5;  // ticks come many times a second
 
 json to_json(const WorkerInfo& who) {
   return {{"worker", who.worker},
@@ -332,6 +333,13 @@ void Membership::note(const std::string& kind, const std::string& worker, const 
 
 void Membership::tick() {
   const double now = clock_.now_s();
+  // When the judge itself slept (a paused machine, a starved process) nobody could be heard: that time does not count.
+  const double slept = last_tick_s_ ? now - *last_tick_s_ : 0;
+  last_tick_s_ = now;
+  if (slept > kOwnSleep_s) {
+    for (auto& [name, w] : workers_) w.last_heard_s += slept;
+    broken_since_s_ += slept;
+  }
   for (auto& [name, w] : workers_) {
     if (w.life == Life::kGone) continue;
     const double quiet = now - w.last_heard_s;

@@ -47,7 +47,7 @@ struct MembershipConfig {
   std::string run = "run";
   int target = 1;   // workers wanted
   int minimum = 1;  // below this the run waits
-  double heartbeat_timeout_s = 3.0;
+  double heartbeat_timeout_s = 5.0;
   double regroup_timeout_s = 8.0;
   double gather_s = 20.0;  // the first generation waits this long for `target` workers
   double straggler_factor = 1.6;
@@ -157,6 +157,7 @@ class Membership {
       accused_;  // worker -> generations in which it was accused since the last step
   int64_t accused_step_ = -1;
   std::deque<Event> events_;
+  std::optional<double> last_tick_s_;
   int64_t next_event_ = 1;
   int64_t next_join_ = 0;
   bool stopping_ = false, finished_ = false;

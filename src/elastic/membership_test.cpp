@@ -100,10 +100,22 @@ TEST(Membership, TheSilentOneIsPutOut) {
   World run(2);
   run.arrive("a");
   run.arrive("b");
-  run.pass_time(4, {"a"});
+  run.pass_time(6, {"a"});
   EXPECT_NE(run.last_event("silent").find("host-b"), std::string::npos);
   run.arrive("a", 1);
   EXPECT_EQ(run.membership.gate("a").members.size(), 1u);
+}
+
+TEST(Membership, ASleepOfTheCoordinatorIsNobodysFault) {
+  World run(2);
+  run.arrive("a");
+  run.arrive("b");
+  run.pass_time(1, {"a", "b"});
+  run.clock.now += 60;  // the machine of the coordinator was paused
+  run.membership.tick();
+  EXPECT_TRUE(run.last_event("silent").empty());
+  run.pass_time(6, {"a"});  // but who is silent afterwards is put out as ever
+  EXPECT_NE(run.last_event("silent").find("host-b"), std::string::npos);
 }
 
 TEST(Membership, TheStuckOneIsPutOutThoughItsHeartBeats) {
@@ -206,7 +218,7 @@ TEST(Membership, ComesBackFromItsStateAsIfItHadNotBeenAway) {
   EXPECT_EQ(again.membership.generation(), 1u);
   EXPECT_FALSE(again.membership.heartbeat(worker("a"), 1, {}).regroup_now);
   EXPECT_TRUE(again.membership.heartbeat(worker("z"), 1, {}).fenced);
-  again.pass_time(4, {"a"});  // b died while the coordinator was away
+  again.pass_time(6, {"a"});  // b died while the coordinator was away
   EXPECT_NE(again.last_event("silent").find("host-b"), std::string::npos);
   EXPECT_THROW(again.membership.load("{}"), Error);
   EXPECT_THROW(again.membership.load("not json"), Error);

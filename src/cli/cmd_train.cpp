@@ -19,7 +19,6 @@ struct Flags {
   std::string recipe;
   std::vector<std::string> set;
   bool dry_run = false, json = false, quiet = false;
-  int zero_stage = 0;
   std::string transport = "auto";
   double timeout_s = 8;
 };
@@ -71,7 +70,7 @@ train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
     h.tokenizer_json = std::string(fs.open_read(dataset.path_of(tokenizer))->text());
   if (!dataset.manifest().find_split(r.eval_split)) return h;
   auto loader = std::make_shared<data::Loader>(fs, r.data_path, o);
-  h.evaluate = [loader, rows = r.micro_batch, windows = r.eval_windows](Transformer& model) {
+  h.evaluate = [loader, rows = r.micro_batch, windows = r.eval_windows](Scorer& model) {
     const eval::Score s = eval::evaluate(model, *loader, rows, windows);
     return train::Evaluation{s.loss, s.bits_per_byte, s.targets};
   };
@@ -86,7 +85,6 @@ void run(const Flags& f) {
       make_worker_team({recipe.run_dir, recipe.virtual_ranks, f.transport, f.timeout_s});
   train::TrainerHooks h = hooks(recipe, f);
   h.team = workers.team.get();
-  h.zero_stage = f.zero_stage;
   h.timeout_s = f.timeout_s;
   h.chaos = std::getenv("STOKER_CHAOS") != nullptr;
   train::RunSummary s;
@@ -136,8 +134,9 @@ void add_train(CLI::App& app) {
       "Force candidates: op=candidate,... (part of the run's identity)");
   cmd->add_flag("--dry-run", f->dry_run, "Print parameters, memory and steps; allocate nothing");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
-  cmd->add_option("--zero", f->zero_stage, "With several workers: 1 shards the optimizer state (default 0)")
-      ->check(CLI::Range(0, 1));
+  cmd->add_option_function<int>(
+      "--zero", [f](int stage) { f->set.push_back(fmt::format("layout.zero_stage={}", stage)); },
+      "With several workers: what they shard between them, as layout.zero_stage (docs/recipe.md)");
   cmd->add_option("--transport", f->transport, "With several workers: auto, shm or gloo");
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")

@@ -17,26 +17,31 @@ TensorView part_of(const TensorView& whole, size_t begin, size_t count) {
 
 }  // namespace
 
+ShardedOptimizer::ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings)
+    : ShardedOptimizer(store, settings, {{0, ~size_t{0}}}) {
+  ranges_.clear();
+  for (const Piece& p : pieces_) ranges_.push_back(p.flat);
+}
+
 ShardedOptimizer::ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings,
-                                   int zero_stage, int workers, int rank)
-    : zero_stage_(zero_stage), workers_(workers) {
-  if (settings.kind == OptimizerKind::kMuon && zero_stage > 0)
-    fail(ErrorKind::kUsage,
-         "layout.zero_stage is {} and optimizer.name is muon: Muon needs whole matrices. Use zero_stage 0 or "
-         "adamw.",
-         zero_stage);
-  const auto* base = store.values().as<float>();
-  const auto elements = static_cast<size_t>(store.values().count());
-  ranges_ = held_ranges(zero_stage, elements, workers, rank);
+                                   std::vector<Range> ranges)
+    : ranges_(std::move(ranges)) {
   std::vector<optim::OptimizedParameter> parameters;
   std::map<std::string, size_t> piece_of;
   for (const nn::Parameter& p : store.parameters()) {
-    const auto first = static_cast<size_t>(p.weight.value.as<float>() - base);
+    if (!p.trained) continue;
+    const size_t first = p.flat;
     const size_t last = first + static_cast<size_t>(p.weight.value.count());
     for (const Range& r : ranges_) {
       const size_t begin = std::max(first, r.begin), end = std::min(last, r.end);
       if (begin >= end) continue;
       const bool whole = begin == first && end == last;
+      if (!whole && settings.kind == OptimizerKind::kMuon)
+        fail(ErrorKind::kUsage,
+             "layout.zero_stage cuts {} into pieces and optimizer.name is muon: Muon needs whole matrices. "
+             "Use "
+             "zero_stage 0 or adamw.",
+             p.row.name);
       const std::string name = whole ? p.row.name : fmt::format("{}@{}", p.row.name, begin - first);
       const auto cut = [&](const TensorView& t) { return part_of(t, begin - first, end - begin); };
       parameters.push_back({name, p.row.role, cut(p.weight.value), cut(p.weight.grad),

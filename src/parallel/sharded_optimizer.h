@@ -1,9 +1,9 @@
 // parallel/sharded_optimizer.h
-// The optimizer of the part of the parameters that this worker holds (parallel/shard_plan.h). Updates are element by element, so
-// a parameter cut into pieces gets the same bits; Muon needs whole matrices and is therefore stage 0 only (Usage).
-// Shapes       flat offsets of the ParameterStore, elements of f32
+// The optimizer for the ranges of the parameters that this worker updates (parallel/holdings.h). Updates are element by element, so
+// a parameter cut into pieces gets the same bits; Muon needs whole matrices and takes whole parameters only (Usage).
+// Shapes       ranges are flat: elements of the whole model's array, f32
 // State        zero after construction; pack/unpack move values and state of a range between workers
-// Memory       stage 0: all state; stage 1: 2/workers of it (own and mirror)
+// Memory       the state of the ranges
 // Determinism  as optim/optimizer.h, for any cut
 #pragma once
 #include <memory>
@@ -17,12 +17,12 @@ namespace stoker::parallel {
 
 class ShardedOptimizer {
  public:
-  ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings, int zero_stage,
-                   int workers, int rank);
+  ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings,
+                   std::vector<Range> ranges);
+  // Everything that the store trains.
+  ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings);
   void update(ops::Context& context, const optim::UpdateArguments& arguments);
   const std::vector<Range>& ranges() const { return ranges_; }
-  int zero_stage() const { return zero_stage_; }
-  int workers() const { return workers_; }
 
   // Values and state of a range that lies inside one of ranges(), as floats.
   size_t packed_floats(Range range) const;
@@ -31,7 +31,7 @@ class ShardedOptimizer {
   // State of the ranges that both hold; values stay where they are.
   void take_state(const ShardedOptimizer& other);
 
-  // Named as optim::Optimizer names it. Whole parameters only: stage 0 or one worker.
+  // Named as optim::Optimizer names it; of a piece of a parameter "name@offset.moment".
   std::vector<NamedTensor> state() const { return optimizer_->state(); }
 
  private:
@@ -42,7 +42,6 @@ class ShardedOptimizer {
   };
   template <typename Each>
   void visit(Range range, const Each& each) const;
-  int zero_stage_, workers_;
   std::vector<Range> ranges_;
   std::vector<Piece> pieces_;
   std::unique_ptr<optim::Optimizer> optimizer_;

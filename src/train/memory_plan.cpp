@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "model/transformer.h"
+#include "train/model_share.h"
 
 namespace stoker::train {
 namespace {
@@ -35,10 +35,14 @@ MemoryPlan memory_plan(const Recipe& r) {
   plan.rows.push_back({"gradients, fp32", n * 4});
   if (r.virtual_ranks > 1)
     plan.rows.push_back({"gradient tree", static_cast<size_t>(tree_buffers(r.virtual_ranks)) * n * 4});
+  if (r.model.tied_embeddings) {
+    const int64_t tokens = r.global_batch / r.virtual_ranks * r.sequence_length;
+    plan.rows.push_back(
+        {"gradient of lookups", static_cast<size_t>(std::min(tokens, r.model.vocab) * r.model.hidden) * 4});
+  }
   plan.rows.push_back({"optimizer state", optim::Optimizer::state_bytes(table, r.optimizer)});
-  plan.rows.push_back({"activations and logits",
-                       Transformer::memory_bytes(r.model, r.precision,
-                                                 {r.micro_batch, r.sequence_length, r.recompute, true})});
+  plan.rows.push_back(
+      {"activations and logits", ModelShare::activation_bytes(r, r.layout, 0, r.virtual_ranks)});
   plan.rows.push_back({"program", kProgram});
   return plan;
 }

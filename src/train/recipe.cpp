@@ -193,6 +193,17 @@ void read_train(Reader& r, Recipe& o) {
   r.text("train.kernels", o.kernels);
 }
 
+void read_layout(Reader& r, LayoutSpec& l) {
+  r.whole("layout.pipeline", l.pipeline, 1, 1 << 16);
+  r.whole("layout.virtual_stages", l.virtual_stages, 1, 1 << 16);
+  r.choice<PipelineSchedule>("layout.schedule", l.schedule,
+                             {{"1f1b", PipelineSchedule::kOneForwardOneBackward},
+                              {"interleaved", PipelineSchedule::kInterleaved},
+                              {"zero-bubble", PipelineSchedule::kZeroBubble},
+                              {"gpipe", PipelineSchedule::kAllForwardAllBackward}});
+  r.whole("layout.zero_stage", l.zero_stage, 0, 1);
+}
+
 void read_optimizer(Reader& r, Recipe& o) {
   r.choice<OptimizerKind>(
       "optimizer.name", o.optimizer.kind,
@@ -252,6 +263,20 @@ void validate(const Recipe& o, const std::string& name) {
     fail(ErrorKind::kUsage,
          "{}: train.global_batch ({}) is not a multiple of train.micro_batch ({}) x train.virtual_ranks ({})",
          name, o.global_batch, o.micro_batch, o.virtual_ranks);
+  stoker::validate(o.layout, o.model);
+  if (o.layout.pipeline > 1 && o.layout.schedule == PipelineSchedule::kZeroBubble &&
+      o.recompute != Recompute::kNone)
+    fail(ErrorKind::kUsage,
+         "{}: layout.schedule is zero-bubble and train.recompute is {}: weights' gradients are made later, "
+         "from "
+         "tensors that recomputing would not keep. Use recompute none or schedule 1f1b.",
+         name, to_string(o.recompute));
+  if (o.layout.zero_stage > 0 && o.optimizer.kind == OptimizerKind::kMuon)
+    fail(ErrorKind::kUsage,
+         "{}: layout.zero_stage is {} and optimizer.name is muon: Muon needs whole matrices. Use zero_stage "
+         "0 or "
+         "adamw.",
+         name, o.layout.zero_stage);
 }
 
 }  // namespace
@@ -265,6 +290,7 @@ Recipe parse_recipe(const std::string& text, const std::string& name,
   read_rest(r, recipe);
   read_model(r, recipe, name);
   read_train(r, recipe);
+  read_layout(r, recipe.layout);
   read_optimizer(r, recipe);
   r.refuse_unknown();
   validate(recipe, name);

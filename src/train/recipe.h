@@ -35,6 +35,8 @@ struct Recipe {
       0;  // resolved to steps by timing the first ones; the resolved recipe is kept in the run directory
   int64_t global_batch = 8, micro_batch = 8;  // sequences
   int virtual_ranks = 1;
+  LayoutSpec
+      layout;  // its data axis is whatever the workers at hand make it; not part of the identity but for tensor
   Precision precision = Precision::kBf16;
   Recompute recompute = Recompute::kNone;
 

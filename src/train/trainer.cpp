@@ -44,10 +44,6 @@ data::LoaderOptions training_data(const Recipe& r) {
 
 }  // namespace
 
-MicroBatch view(const data::Batch& b) {
-  return {b.rows, b.length, b.tokens, b.targets, b.positions, b.document_start};
-}
-
 void resolve_with_dataset(Recipe& recipe, const data::Loader& loader) {
   const int64_t vocabulary = loader.manifest().tokenizer.vocabulary;
   if (recipe.model.vocab < vocabulary)
@@ -80,25 +76,29 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   checkpoints_ =
       std::make_unique<checkpoint::Store>(fs_, recipe_.run_dir + "/checkpoints", recipe_.keep_last);
   if (!team_) peak_flops_ = measure_peak(context_, recipe_.precision, 0.6);
-  store_ = std::make_unique<nn::ParameterStore>(recipe_.model, recipe_.precision, true);
+  if (!team_) {
+    if (recipe_.layout.pipeline > 1)
+      fail(ErrorKind::kUsage,
+           "layout.pipeline is {}, but this process is alone: start it with `stoker launch -n {} -- train "
+           "...`",
+           recipe_.layout.pipeline, recipe_.layout.world_size());
+    mesh_.layout = recipe_.layout;
+    share_ = share_of(mesh_.layout, 0);
+    optimizer_ = optimizer_for(*share_);
+    share_->take_place({0, recipe_.virtual_ranks}, nullptr);
+    writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
+  }
   micro_batches_ = static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch);
-  if (!team_) optimizer_ = std::make_unique<parallel::ShardedOptimizer>(*store_, recipe_.optimizer, 0, 1, 0);
-  model_ = std::make_unique<Transformer>(
-      *store_, TransformerOptions{recipe_.micro_batch, recipe_.sequence_length, recipe_.recompute, true},
-      context_);
-  if (recipe_.virtual_ranks > 1 && !team_)
-    tree_ = std::make_unique<comm::TreeAccumulator>(comm::LeafSpan{0, recipe_.virtual_ranks},
-                                                    recipe_.virtual_ranks,
-                                                    static_cast<size_t>(store_->grads().count()));
-  writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
 }
 
 Trainer::~Trainer() = default;
 
 void Trainer::initial_weights() {
-  if (recipe_.init_from.empty()) store_->init(recipe_.seed, static_cast<float>(recipe_.init_std));
-  else load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), *store_);
-  store_->refresh(context_);
+  if (!share_) return;
+  nn::ParameterStore& store = share_->store();
+  if (recipe_.init_from.empty()) store.init(recipe_.seed, static_cast<float>(recipe_.init_std));
+  else load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), store);
+  store.refresh(context_);
   for (const NamedTensor& t : optimizer_->state()) std::memset(t.tensor.data, 0, t.tensor.bytes());
 }
 
@@ -123,15 +123,18 @@ int64_t Trainer::steps_in(double minutes) {
 
 void Trainer::restore(const checkpoint::Checkpoint& saved) {
   const checkpoint::TrainingState& s = saved.state();
-  for (const nn::Parameter& p : store_->parameters()) saved.load(p.row.name, p.weight.value);
-  if (optimizer_->zero_stage() == 0 || optimizer_->workers() == 1) {
-    for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
-  } else {
-    parallel::ShardedOptimizer whole(*store_, recipe_.optimizer, 0, 1, 0);
-    for (const NamedTensor& t : whole.state()) saved.load(t.name, t.tensor);
-    optimizer_->take_state(whole);
+  if (share_) {
+    nn::ParameterStore& store = share_->store();
+    for (const nn::Parameter& p : store.parameters()) saved.load(p.row.name, p.weight.value);
+    if (mesh_.layout.zero_stage == 0 || mesh_.layout.data == 1) {
+      for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
+    } else {
+      parallel::ShardedOptimizer whole(store, recipe_.optimizer);
+      for (const NamedTensor& t : whole.state()) saved.load(t.name, t.tensor);
+      optimizer_->take_state(whole);
+    }
+    store.refresh(context_);
   }
-  store_->refresh(context_);
   step_ = s.step;
   next_batch_ = s.next_batch;
   tokens_seen_ = s.tokens_seen;
@@ -186,22 +189,42 @@ void Trainer::begin_or_resume() {
   else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);
 }
 
-// The virtual ranks that this process holds, each in its own buffer of the tree.
+// The virtual ranks that this process holds, folded as far as they can be without the others.
 void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
-  const int64_t micro_batches = recipe_.global_batch / recipe_.micro_batch / recipe_.virtual_ranks;
-  const comm::LeafSpan leaves = tree_ ? tree_->span() : comm::LeafSpan{0, 1};
-  for (int v = leaves.begin; v < leaves.end; ++v) {
-    store_->zero_grads();
-    for (int64_t m = 0; m < micro_batches; ++m) {
-      const double begin = monotonic_s();
-      prefetcher_->next(batch_);
-      result.data_s += monotonic_s() - begin;
-      losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), gradient_scale());
+  if (!share_) return;
+  share_->gradients(
+      [&](data::Batch& batch) {
+        const double begin = monotonic_s();
+        prefetcher_->next(batch);
+        result.data_s += monotonic_s() - begin;
+      },
+      gradient_scale(), losses);
+}
+
+// Blocks of the parameters (parallel/holdings.h), each summed by its owner, added in order: the same bits in every layout.
+double Trainer::gradient_norm() {
+  std::vector<double> blocks(parallel::count_blocks(recipe_.model), 0.0);
+  if (share_)
+    for (const parallel::HeldFold& fold : share_->holdings().folds()) {
+      const auto own = share_->holdings().owned_blocks(fold, mesh_.layout.data, mesh_.at.data);
+      for (size_t i = 0; i < own.size();) {  // runs of whole blocks in one call: they are summed side by side
+        size_t end = i + 1, count = own[i].size;
+        while (end < own.size() && own[end].number == own[end - 1].number + 1 &&
+               own[end - 1].size == parallel::kShardUnit &&
+               own[end].flat == own[end - 1].flat + parallel::kShardUnit)
+          count += own[end++].size;
+        ops::sum_squares_blocks(
+            context_,
+            view_of(share_->store().grads().as<float>() + own[i].local, Shape{static_cast<int64_t>(count)}),
+            &blocks[own[i].number]);
+        i = end;
+      }
     }
-    if (!tree_) continue;
-    std::memcpy(tree_->open(v), store_->grads().data, store_->grads().bytes());
-    tree_->close(v);
-  }
+  if (team_)
+    team_->comm().all_reduce(std::span(blocks), comm::Reduce::kSum);  // each is nonzero on one rank only
+  double total = 0;
+  for (const double b : blocks) total += b;
+  return std::sqrt(total);
 }
 
 float Trainer::gradient_scale() const {
@@ -217,23 +240,28 @@ Trainer::StepResult Trainer::gradients() {
     own_gradients(losses, result);
     const double took = monotonic_s() - begin;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
-    if (tree_->span().size() > 0) team_->step_done(took / tree_->span().size());
+    if (share_ && share_->leaves().size() > 0) team_->step_done(took / share_->leaves().size());
     // Another rank may be slower than this one; one that is dead or stopped is found by other means long before.
     team_->comm().set_timeout(hooks_.timeout_s + 10 * slowest_s_);
+    mesh_.set_timeout(hooks_.timeout_s + 10 * slowest_s_);
     sum_over_team(losses, result);
   } else {
     own_gradients(losses, result);
-    if (tree_) {
-      std::memcpy(store_->grads().data, tree_->partials().at(0), store_->grads().bytes());
-      tree_->reset();
-    }
-    result.gradient_norm = std::sqrt(ops::sum_squares(context_, store_->grads()));
+    if (recipe_.virtual_ranks > 1)
+      for (size_t f = 0; f < share_->holdings().folds().size(); ++f) {
+        const parallel::HeldFold& fold = share_->holdings().folds()[f];
+        std::memcpy(share_->store().grads().as<float>() + fold.begin, share_->partials(f).at(0),
+                    fold.size() * sizeof(float));
+      }
+    share_->reset();
+    result.gradient_norm = gradient_norm();
   }
   result.loss = tree_sum(losses) * static_cast<double>(gradient_scale());
   return result;
 }
 
 void Trainer::update(const StepResult& r) {
+  if (!share_) return;
   writer_->before_update();
   const double clip = recipe_.clip_norm;
   const float scale = clip > 0 && r.gradient_norm > clip ? static_cast<float>(clip / r.gradient_norm) : 1.0f;
@@ -327,9 +355,14 @@ checkpoint::TrainingState Trainer::state() const {
 
 void Trainer::save(const parallel::ShardedOptimizer& whole) {
   collect_saves(true);
+  const bool alone = mesh_.layout.pipeline == 1;
+  if (!alone && speaks()) {
+    collect_commit(true);  // of the save before: if it cannot be committed by now, it never will be
+    commit_.emplace(PendingCommit{step_, checkpoints_->directory_for_save(step_), {}});
+  }
   std::vector<checkpoint::TensorToSave> tensors;
-  for (const nn::Parameter& p : store_->parameters())
-    tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
+  for (const nn::Parameter& p : share_->store().parameters())
+    if (p.trained) tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
   for (const NamedTensor& t : whole.state())
     tensors.push_back({t.name, t.tensor, checkpoint::Part::kOptimizer});
   std::vector<checkpoint::Attachment> attachments;
@@ -340,7 +373,9 @@ void Trainer::save(const parallel::ShardedOptimizer& whole) {
 }
 
 void Trainer::collect_saves(bool wait) {
-  if (const auto done = wait ? writer_->wait() : writer_->poll()) {
+  if (const auto done = writer_ ? (wait ? writer_->wait() : writer_->poll()) : std::nullopt) {
+    const bool alone = mesh_.layout.pipeline == 1;  // several writers: one of them commits when all are done
+    if (!done->error) saved_step_ = done->step;
     nlohmann::json event{{"event", "checkpoint"},    {"step", done->step},
                          {"seconds", done->seconds}, {"stall_s", done->stall_s},
                          {"bytes", done->bytes},     {"staged_bytes", done->staged_bytes}};
@@ -352,13 +387,16 @@ void Trainer::collect_saves(bool wait) {
       if (done->step == recipe_.steps) throw *done->error;
     } else {
       event["directory"] = done->directory;
-      event["weights_hash"] = done->weights_hash.hex();
-      summary_.checkpoint = done->directory;
-      summary_.weights_hash = done->weights_hash.hex();
+      if (alone) {
+        event["weights_hash"] = done->weights_hash.hex();
+        summary_.checkpoint = done->directory;
+        summary_.weights_hash = done->weights_hash.hex();
+      }
     }
     log_->write(event);
   }
-  if (record_for_ && recorded_ && !writer_->busy() && checkpoints_->find(*record_for_)) {
+  collect_commit(false);
+  if (speaks() && record_for_ && recorded_ && !writer_->busy() && checkpoints_->find(*record_for_)) {
     checkpoints_->add_replay_record(*record_for_, *recorded_);
     record_for_.reset();
     recorded_.reset();
@@ -369,7 +407,8 @@ void Trainer::evaluate() {
   if (!hooks_.evaluate) return;
   const double begin = monotonic_s();
   try {
-    summary_.evaluation = hooks_.evaluate(*model_);
+    if (share_) summary_.evaluation = hooks_.evaluate(*share_);
+    else return;
   } catch (const Error& e) {
     if (e.kind() == ErrorKind::kCancelled)
       return;  // the loop sees the request after the next step, saves and leaves
@@ -449,13 +488,13 @@ void Trainer::one_batch() {
   if (!team_) return finish_batch(gradients());
   inject_chaos();
   const StepResult r = gradients();
-  if (std::exchange(flip_gradients_, false)) *static_cast<uint8_t*>(store_->grads().data) ^= 0x10;
+  if (std::exchange(flip_gradients_, false)) *static_cast<uint8_t*>(share_->store().grads().data) ^= 0x10;
   vote(r);
   finish_batch(r);
   pending_.reset();
-  share_values(team_->size());
-  if (hooks_.zero_stage > 0) store_->refresh(context_);
-  values_hash_ = hash128(store_->values().data, store_->values().bytes());
+  if (!share_) return;
+  share_values();
+  values_hash_ = hash128(share_->store().values().data, share_->store().values().bytes());
 }
 
 RunSummary Trainer::run() {

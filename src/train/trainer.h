@@ -7,22 +7,25 @@
 //               (Usage, naming what differs). The first step after it is compared with what the run before recorded: loss
 //               and gradient norm must be equal to the bit, or Internal says which differs and why that can be
 // Determinism   weights after step n depend on (recipe identity, dataset, candidates, threads), not on crashes, evaluation or logging
+// Layouts       recipe.layout over the workers of a team (parallel/mesh.h); weights do not depend on it (docs/same-bits.md). A death
+//               is made good from the others' memory where somebody still has the state, else from the newest checkpoint
 // Stops         Ctrl-C or SIGTERM: finishes the step, saves, throws Cancelled (exit code 75)
 // Errors        Numeric: a bad loss under policy "stop", or max_skips in a row. Storage: a checkpoint that could not be written is a
 //               warning in the log; the final one is an error
 #pragma once
 #include <functional>
+#include <future>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 
 #include "checkpoint/background_writer.h"
-#include "comm/tree.h"
 #include "data/loader/loader.h"
 #include "data/loader/prefetcher.h"
-#include "model/transformer.h"
+#include "parallel/mesh.h"
 #include "parallel/sharded_optimizer.h"
 #include "train/ledger.h"
 #include "train/loss_watch.h"
+#include "train/model_share.h"
 #include "train/recipe.h"
 #include "train/run_log.h"
 #include "train/team.h"
@@ -37,13 +40,12 @@ struct Evaluation {
 
 // What the trainer asks of the program around it.
 struct TrainerHooks {
-  std::function<Evaluation(Transformer&)> evaluate;  // may be empty
-  std::string tokenizer_json;                        // kept in every checkpoint
-  bool quiet = false;                                // no progress line
-  Team* team = nullptr;                              // the other workers; null: this process is alone
-  int zero_stage = 0;                                // with a team: parallel/shard_plan.h
-  double timeout_s = 8;                              // with a team: of a collective, beside computing
-  bool chaos = false;                                // obey RUN/chaos/<worker>: stoker chaos only
+  std::function<Evaluation(Scorer&)> evaluate;  // may be empty
+  std::string tokenizer_json;                   // kept in every checkpoint
+  bool quiet = false;                           // no progress line
+  Team* team = nullptr;                         // the other workers; null: this process is alone
+  double timeout_s = 8;                         // with a team: of a collective, beside computing
+  bool chaos = false;                           // obey RUN/chaos/<worker>: stoker chaos only
 };
 
 struct RunSummary {
@@ -55,7 +57,6 @@ struct RunSummary {
 
 // Fills in what a recipe leaves to the dataset: the vocabulary.
 void resolve_with_dataset(Recipe& recipe, const data::Loader& loader);
-MicroBatch view(const data::Batch& batch);
 
 class Trainer {
  public:
@@ -82,6 +83,7 @@ class Trainer {
   void one_batch();
   float gradient_scale() const;
   void own_gradients(std::vector<double>& losses, StepResult& result);
+  double gradient_norm();
   void finish_batch(const StepResult& step);
 
   // With a team (trainer_team.cpp)
@@ -89,16 +91,23 @@ class Trainer {
   void regroup();
   void synchronise();
   void begin_together();
-  void move_state(const parallel::MovePlan& plan, parallel::ShardedOptimizer& next);
-  void share_values(int workers);
+  void move_state(const parallel::MovePlan& plan, const parallel::ShardedOptimizer* from,
+                  parallel::ShardedOptimizer* to);
+  void wait_for_workers();
+  void start_over();
+  void find_place();
+  void share_values();
   void share_counters(int source);
   void take_place();
+  void collect_commit(bool wait);
   void sum_over_team(std::vector<double>& losses, StepResult& result);
   void vote(const StepResult& result);
   void save_together();
   void finish_together();
   void inject_chaos();
-  std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(int workers, int rank);
+  std::unique_ptr<ModelShare> share_of(const LayoutSpec& layout, int64_t rank);
+  std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(ModelShare& share);
+  bool writes() const { return !team_ || (!mesh_.spare && mesh_.at.data == 0 && mesh_.at.tensor == 0); }
   bool speaks() const { return !hooks_.team || hooks_.team->rank() == 0; }
   void collect_saves(bool wait);
   void evaluate();
@@ -110,10 +119,9 @@ class Trainer {
   io::FileSystem& fs_;
   ops::Context context_;
   std::unique_ptr<data::Loader> loader_;
-  std::unique_ptr<nn::ParameterStore> store_;
+  parallel::Mesh mesh_;                // alone: one worker
+  std::unique_ptr<ModelShare> share_;  // none: a spare worker
   std::unique_ptr<parallel::ShardedOptimizer> optimizer_, saved_whole_;
-  std::unique_ptr<Transformer> model_;
-  std::unique_ptr<comm::TreeAccumulator> tree_;
   std::unique_ptr<data::Prefetcher> prefetcher_;
   std::unique_ptr<checkpoint::Store> checkpoints_;
   std::unique_ptr<checkpoint::BackgroundWriter> writer_;
@@ -137,8 +145,16 @@ class Trainer {
   std::optional<StepResult> pending_;   // voted for and not finished
   std::optional<Hash128> values_hash_;  // of the weights after this rank's last update
   std::unique_ptr<Ledger> ledger_;
+  int64_t saved_step_ = -1;  // that this worker's writer has made durable
+  struct PendingCommit {
+    int64_t step;
+    std::string directory;
+    std::future<checkpoint::Commit> done;  // valid once all writers were
+  };
+  std::optional<PendingCommit> commit_;  // rank 0, with several writers
   bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false;
-  int held_rank_ = -1;
+  int held_rank_ = -1, held_workers_ = 0;
+  int64_t saved_by_all_ = -1;
   bool last_sound_ = false;
   double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0;
   int64_t batches_done_ = 0;

@@ -1,0 +1,231 @@
+#include "train/model_share.h"
+
+#include <cstring>
+
+namespace stoker::train {
+namespace {
+
+template <typename View>
+std::span<std::byte> bytes_of(const View& v) {
+  return {static_cast<std::byte*>(v.data), v.bytes()};
+}
+
+ChunkOptions chunk_options(const Recipe& r, int slots, bool split) {
+  return {r.micro_batch, r.sequence_length, r.recompute, true, slots, split};
+}
+
+bool splits_backward(const LayoutSpec& l) {
+  return l.schedule == PipelineSchedule::kZeroBubble && l.pipeline > 1;
+}
+
+int64_t micro_batches_per_leaf(const Recipe& r) { return r.global_batch / r.micro_batch / r.virtual_ranks; }
+
+std::string embedding_name(const ModelSpec& m) {
+  return m.family == Family::kGpt2 ? "transformer.wte.weight" : "model.embed_tokens.weight";
+}
+
+}  // namespace
+
+MicroBatch view(const data::Batch& b) {
+  return {b.rows, b.length, b.tokens, b.targets, b.positions, b.document_start};
+}
+
+ModelShare::ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t stage, ops::Context& context)
+    : recipe_(recipe),
+      layout_(layout),
+      stage_(stage),
+      per_leaf_(micro_batches_per_leaf(recipe)),
+      context_(context),
+      store_(recipe.model, recipe.precision, true, parallel::chunks_of(layout, recipe.model, stage)),
+      holdings_(recipe.model, layout, stage),
+      split_(splits_backward(layout)) {}
+
+void ModelShare::take_place(comm::LeafSpan leaves, comm::Communicator* line) {
+  line_ = line;
+  leaves_ = leaves;
+  const bool lookups = recipe_.model.tied_embeddings;
+  run_ = std::make_unique<parallel::PipelineRun>(layout_, stage_, leaves.size() * per_leaf_, per_leaf_,
+                                                 lookups, line);
+  if (slots_ != run_->plan().slots) {
+    chunks_.clear();
+    slots_ = run_->plan().slots;
+    const auto chunks = parallel::chunks_of(layout_, recipe_.model, stage_);
+    for (size_t c = 0; c < chunks.size(); ++c)
+      chunks_.push_back(std::make_unique<TransformerChunk>(
+          store_, chunks[c], chunk_options(recipe_, slots_[c], split_), context_));
+  }
+  trees_.clear();
+  if (recipe_.virtual_ranks == 1) return;
+  for (const parallel::HeldFold& f : holdings_.folds())
+    trees_.push_back(std::make_unique<comm::TreeAccumulator>(leaves, recipe_.virtual_ranks, f.size()));
+}
+
+void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float grad_scale,
+                           std::span<double> losses) {
+  next_ = &next;
+  losses_ = losses;
+  grad_scale_ = grad_scale;
+  first_batch_ = 0;
+  batches_.clear();
+  awaited_.clear();
+  awaiting_folds_.clear();
+  if (leaves_.size() == 0 && recipe_.virtual_ranks == 1) store_.zero_grads();
+  run_->run(*this);
+  batches_.clear();
+}
+
+std::vector<float*> ModelShare::partials(size_t fold) {
+  if (!trees_.empty()) return trees_[fold]->partials();
+  if (leaves_.size() == 0) return {};
+  return {fold_gradient(holdings_.folds()[fold])};
+}
+
+void ModelShare::reset() {
+  for (auto& tree : trees_) tree->reset();
+}
+
+int ModelShare::slot(int chunk, int64_t micro_batch) const {
+  return static_cast<int>(micro_batch % slots_[static_cast<size_t>(chunk)]);
+}
+
+const data::Batch& ModelShare::batch(int64_t micro_batch) {
+  while (micro_batch >= first_batch_ + static_cast<int64_t>(batches_.size())) {
+    data::Batch fresh;
+    if (!spare_batches_.empty()) fresh = std::move(spare_batches_.back()), spare_batches_.pop_back();
+    (*next_)(fresh);
+    batches_.push_back(std::move(fresh));
+  }
+  return batches_.at(static_cast<size_t>(micro_batch - first_batch_));
+}
+
+void ModelShare::forward(int chunk, int64_t m) {
+  chunks_[static_cast<size_t>(chunk)]->forward(view(batch(m)), slot(chunk, m));
+}
+
+void ModelShare::backward(int chunk, int64_t m) {
+  TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
+  const int64_t leaf = m / per_leaf_;
+  const MicroBatch b = view(batch(m));
+  if (m % per_leaf_ == 0) begin_leaf(chunk);
+  const double loss = c.backward(b, slot(chunk, m), grad_scale_);
+  if (c.spec().heads) {
+    losses_[static_cast<size_t>(leaves_.begin + leaf)] += loss;
+    if (recipe_.model.tied_embeddings && !c.spec().embeds)
+      awaited_.try_emplace(leaf, recipe_.model.vocab, recipe_.model.hidden).first->second.observe(b.tokens);
+  }
+  if (!split_ && (m + 1) % per_leaf_ == 0) end_leaf(chunk, leaf);
+  if (chunk != 0) return;  // the last of this worker's chunks to use the batch
+  spare_batches_.push_back(std::move(batches_.front()));
+  batches_.pop_front();
+  ++first_batch_;
+}
+
+void ModelShare::weights(int chunk, int64_t m) {
+  chunks_[static_cast<size_t>(chunk)]->backward_weights(slot(chunk, m));
+  if ((m + 1) % per_leaf_ == 0) end_leaf(chunk, m / per_leaf_);
+}
+
+void ModelShare::begin_leaf(int chunk) {
+  const auto [begin, end] = store_.chunk_range(static_cast<size_t>(chunk));
+  store_.zero_grads(begin, end);
+  TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
+  if (c.collects_lookups()) c.lookups().clear();
+}
+
+// The chunk's gradient of this virtual rank is complete, but for lookups that another worker makes.
+void ModelShare::end_leaf(int chunk, int64_t leaf) {
+  TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
+  if (c.collects_lookups() && c.spec().heads)
+    c.lookups().flush(store_.find(embedding_name(recipe_.model)).grad);
+  if (trees_.empty()) return;
+  const int v = leaves_.begin + static_cast<int>(leaf);
+  for (size_t i = 0; i < holdings_.folds().size(); ++i) {
+    const parallel::HeldFold& fold = holdings_.folds()[i];
+    if (fold.chunk != chunk) continue;
+    const float* gradient = fold_gradient(fold);
+    if (fold.awaits_lookups) {
+      awaiting_folds_[leaf].assign(gradient, gradient + fold.size());
+      continue;
+    }
+    std::memcpy(trees_[i]->open(v), gradient, fold.size() * sizeof(float));
+    trees_[i]->close(v);
+  }
+}
+
+std::span<std::byte> ModelShare::input(int chunk, int64_t m) {
+  return bytes_of(chunks_[static_cast<size_t>(chunk)]->input(slot(chunk, m)));
+}
+std::span<const std::byte> ModelShare::output(int chunk) {
+  return bytes_of(chunks_[static_cast<size_t>(chunk)]->output());
+}
+std::span<std::byte> ModelShare::gradient(int chunk) {
+  return bytes_of(chunks_[static_cast<size_t>(chunk)]->gradient());
+}
+
+std::span<const std::byte> ModelShare::lookups(int64_t) {
+  return std::as_bytes(chunks_[0]->lookups().rows());
+}
+size_t ModelShare::lookup_bytes(int64_t leaf) { return awaited_.at(leaf).rows().size_bytes(); }
+
+void ModelShare::take_lookups(int64_t leaf, std::span<const std::byte> rows) {
+  nn::LookupGradient& lookups = awaited_.at(leaf);
+  std::memcpy(lookups.rows().data(), rows.data(), rows.size());
+  const Shape table{recipe_.model.vocab, recipe_.model.hidden};
+  for (size_t i = 0; i < holdings_.folds().size(); ++i) {
+    const parallel::HeldFold& fold = holdings_.folds()[i];
+    if (!fold.awaits_lookups) continue;
+    if (trees_.empty()) {
+      lookups.flush(view_of(fold_gradient(fold), table));
+    } else {
+      const int v = leaves_.begin + static_cast<int>(leaf);
+      float* sum = trees_[i]->open(v);
+      std::memcpy(sum, awaiting_folds_.at(leaf).data(), fold.size() * sizeof(float));
+      lookups.flush(view_of(sum, table));
+      trees_[i]->close(v);
+    }
+  }
+  awaited_.erase(leaf);
+  awaiting_folds_.erase(leaf);
+}
+
+double ModelShare::loss(const MicroBatch& b) {
+  const auto p = static_cast<int>(layout_.pipeline);
+  double result = 0;
+  for (int g = 0; g < p * static_cast<int>(layout_.virtual_stages); ++g) {
+    if (g % p != stage_) continue;
+    TransformerChunk& c = *chunks_[static_cast<size_t>(g / p)];
+    if (g > 0) line_->receive(bytes_of(c.input(0)), (g - 1) % p);
+    c.forward(b, 0);
+    if (c.spec().heads) result = c.loss(b, 0);
+    else line_->send(bytes_of(c.output()), (g + 1) % p);
+  }
+  if (p > 1) line_->broadcast(std::as_writable_bytes(std::span(&result, 1)), p - 1);
+  return result;
+}
+
+void ModelShare::share_read_only() {
+  if (layout_.pipeline == 1 || !recipe_.model.tied_embeddings) return;
+  const auto last = static_cast<int>(layout_.pipeline) - 1;
+  if (stage_ != 0 && stage_ != last) return;
+  const nn::Weight w = store_.find(embedding_name(recipe_.model));
+  if (stage_ == last) {
+    line_->send(bytes_of(w.value), 0);
+  } else {
+    line_->receive(bytes_of(w.value), last);
+    store_.refresh_read_only(context_);
+  }
+}
+
+size_t ModelShare::activation_bytes(const Recipe& r, const LayoutSpec& layout, int64_t stage,
+                                    int64_t leaves) {
+  const int64_t per_leaf = micro_batches_per_leaf(r);
+  const parallel::PipelinePlan plan = parallel::pipeline_plan(layout, stage, leaves * per_leaf, per_leaf);
+  const auto chunks = parallel::chunks_of(layout, r.model, stage);
+  size_t bytes = 0;
+  for (size_t c = 0; c < chunks.size(); ++c)
+    bytes += TransformerChunk::memory_bytes(r.model, r.precision, chunks[c],
+                                            chunk_options(r, plan.slots[c], splits_backward(layout)));
+  return bytes;
+}
+
+}  // namespace stoker::train

@@ -1,0 +1,94 @@
+// train/model_share.h
+// The part of the model that this worker holds, and its part of the work: forward and backward of virtual ranks through its chunks,
+// their gradients folded in the canonical tree, scoring. The whole model and everything alone when the layout has one worker.
+// Gradients    of every fold of Holdings: partials(fold) after gradients(), as comm::Communicator's tree sums want them
+// Determinism  the partials are those of the single worker's tree, for any split into stages and any schedule
+// Batches      are asked for in order, each once; kept while in flight
+// Errors       as TransformerChunk; comm::PeerError
+#pragma once
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "comm/tree.h"
+#include "data/loader/loader.h"
+#include "model/transformer.h"
+#include "parallel/holdings.h"
+#include "parallel/mesh.h"
+#include "parallel/pipeline_run.h"
+#include "train/recipe.h"
+
+namespace stoker::train {
+
+MicroBatch view(const data::Batch& batch);
+
+class ModelShare final : public Scorer, private parallel::PipelineWorker {
+ public:
+  // layout: fitted to the workers that are there; stage: of the pipeline.
+  ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t stage, ops::Context& context);
+  nn::ParameterStore& store() { return store_; }
+  const parallel::Holdings& holdings() const { return holdings_; }
+  int64_t stage() const { return stage_; }
+
+  // Before gradients() and whenever workers or virtual ranks change: which virtual ranks, with whom.
+  void take_place(comm::LeafSpan leaves, comm::Communicator* line);
+  // next() gives the micro-batches of the virtual ranks in order. Adds each virtual rank's loss where it is known (the last stage).
+  void gradients(const std::function<void(data::Batch&)>& next, float grad_scale, std::span<double> losses);
+  std::vector<float*> partials(size_t fold);
+  void reset();  // the partials have been used
+  comm::LeafSpan leaves() const { return leaves_; }
+  double loss(
+      const MicroBatch& batch) override;  // all stages of a pipeline call it together; all get the result
+  // A tied embedding's new values to the stage that only reads them. All stages of a pipeline call it together.
+  void share_read_only();
+  // Bytes of activations, logits, trees and message buffers for one worker, from the walk that allocates them.
+  static size_t activation_bytes(const Recipe& recipe, const LayoutSpec& layout, int64_t stage,
+                                 int64_t leaves);
+
+ private:
+  void forward(int chunk, int64_t micro_batch) override;
+  void backward(int chunk, int64_t micro_batch) override;
+  void weights(int chunk, int64_t micro_batch) override;
+  std::span<std::byte> input(int chunk, int64_t micro_batch) override;
+  std::span<const std::byte> output(int chunk) override;
+  std::span<std::byte> gradient(int chunk) override;
+  std::span<const std::byte> lookups(int64_t leaf) override;
+  size_t lookup_bytes(int64_t leaf) override;
+  void take_lookups(int64_t leaf, std::span<const std::byte> rows) override;
+
+  int slot(int chunk, int64_t micro_batch) const;
+  const data::Batch& batch(int64_t micro_batch);
+  void begin_leaf(int chunk);
+  void end_leaf(int chunk, int64_t leaf);
+  float* fold_gradient(const parallel::HeldFold& fold) { return store_.grads().as<float>() + fold.begin; }
+
+  const Recipe& recipe_;
+  LayoutSpec layout_;
+  int64_t stage_, per_leaf_;  // micro-batches of a virtual rank
+  ops::Context& context_;
+  nn::ParameterStore store_;
+  parallel::Holdings holdings_;
+  comm::Communicator* line_ = nullptr;
+  comm::LeafSpan leaves_;
+  bool split_ = false;  // weights' gradients come later
+  std::unique_ptr<parallel::PipelineRun> run_;
+  std::vector<int> slots_;
+  std::vector<std::unique_ptr<TransformerChunk>> chunks_;
+  std::vector<std::unique_ptr<comm::TreeAccumulator>>
+      trees_;  // of folds; empty with one virtual rank: it is the sum
+
+  // Of the gradients() in progress
+  const std::function<void(data::Batch&)>* next_ = nullptr;
+  std::span<double> losses_;
+  float grad_scale_ = 0;
+  int64_t first_batch_ = 0;  // number of batches_.front()
+  std::deque<data::Batch> batches_;
+  std::vector<data::Batch> spare_batches_;
+  std::map<int64_t, nn::LookupGradient> awaited_;         // per leaf, at the head of a tied model
+  std::map<int64_t, std::vector<float>> awaiting_folds_;  // per leaf: the head's part of its gradient
+};
+
+}  // namespace stoker::train

@@ -19,13 +19,15 @@ constexpr int64_t kLogitBytes = 128 << 20;
 Dtype compute_dtype(Precision p) { return p == Precision::kBf16 ? Dtype::kBf16 : Dtype::kF32; }
 
 nn::BlockShape block_shape(Precision precision, const ChunkOptions& o) {
-  return {o.rows, o.length, compute_dtype(precision), o.recompute, o.training};
+  return {o.rows, o.length, compute_dtype(precision), o.recompute, o.training, o.tensor, o.split_rows};
 }
 
 int64_t head_rows(const ModelSpec& spec, int64_t tokens) {
   const int64_t fitting = kLogitBytes / 4 / spec.vocab / 128 * 128;
   return std::min(tokens, std::max<int64_t>(128, fitting));
 }
+
+int64_t row_length(const ChunkOptions& o) { return o.row_length ? o.row_length : o.length; }
 
 template <typename T, typename Round>
 void add(const TensorView& x, const TensorView& delta, const TensorView& out, const Round& round) {
@@ -70,7 +72,8 @@ TransformerChunk::Memory TransformerChunk::take_memory(Arena& arena, const Model
                                                        const ChunkOptions& o) {
   const nn::BlockShape shape = block_shape(precision, o);
   const int64_t tokens = o.rows * o.length, layers = chunk.last - chunk.first;
-  const auto residual = [&] { return arena.take({tokens, spec.hidden}, shape.dtype); };
+  const int64_t residual_tokens = shape.residual_tokens();
+  const auto residual = [&] { return arena.take({residual_tokens, spec.hidden}, shape.dtype); };
   Memory m;
   m.saved = nn::take_saved(arena, spec, shape, layers, o.slots);
   m.stash.resize(static_cast<size_t>(o.slots));
@@ -85,8 +88,9 @@ TransformerChunk::Memory TransformerChunk::take_memory(Arena& arena, const Model
   }
   for (int s = 0; s < o.slots; ++s) m.x_final.push_back(residual());
   m.y_final = residual();
-  m.rstd = arena.take({tokens}, Dtype::kF32);
-  if (spec.norm == NormKind::kLayerNorm) m.mean = arena.take({tokens}, Dtype::kF32);
+  m.y_head = o.split_rows ? arena.take({tokens, spec.hidden}, shape.dtype) : m.y_final;
+  m.rstd = arena.take({residual_tokens}, Dtype::kF32);
+  if (spec.norm == NormKind::kLayerNorm) m.mean = arena.take({residual_tokens}, Dtype::kF32);
   const int64_t rows = head_rows(spec, tokens);
   m.logits = arena.take({rows, spec.vocab}, Dtype::kF32);
   m.losses = arena.take({tokens}, Dtype::kF32);
@@ -100,12 +104,16 @@ size_t TransformerChunk::memory_bytes(const ModelSpec& spec, Precision precision
   Arena arena;
   take_memory(arena, spec, precision, chunk, options);
   const size_t rope =
-      spec.position == PositionKind::kRope ? static_cast<size_t>(options.length * spec.head_dim) * 4 : 0;
-  return arena.bytes() + rope;
+      spec.position == PositionKind::kRope ? static_cast<size_t>(row_length(options) * spec.head_dim) * 4 : 0;
+  const size_t vocabulary =
+      chunk.heads && options.tensor > 1
+          ? nn::VocabularySlice::memory_bytes(head_rows(spec, options.rows * options.length), options.tensor)
+          : 0;
+  return arena.bytes() + rope + vocabulary;
 }
 
 TransformerChunk::TransformerChunk(nn::ParameterStore& store, ChunkSpec chunk, ChunkOptions options,
-                                   ops::Context& context, PartWatch* watch)
+                                   ops::Context& context, PartWatch* watch, nn::BlockPeers peers)
     : store_(store),
       model_(store.spec()),
       chunk_(chunk),
@@ -113,18 +121,28 @@ TransformerChunk::TransformerChunk(nn::ParameterStore& store, ChunkSpec chunk, C
       context_(context),
       watch_(watch),
       lookups_(collects_lookups() || (model_.tied_embeddings && chunk.heads) ? model_.vocab : 0,
-               model_.hidden) {
+               model_.hidden),
+      peers_(peers) {
   STOKER_CHECK(chunk.first >= 0 && chunk.first < chunk.last && chunk.last <= model_.layers, "layers {} to {}",
                chunk.first, chunk.last);
-  if (options.length > model_.max_positions)
+  if (row_length(options) > model_.max_positions)
     fail(ErrorKind::kUsage,
          "data.sequence_length is {}, above model.max_positions ({}): shorten it, or raise max_positions",
-         options.length, model_.max_positions);
+         row_length(options), model_.max_positions);
+  STOKER_CHECK((peers.tensor ? peers.tensor->place().size : 1) == options.tensor, "{} workers",
+               options.tensor);
+  if (options.split_rows && options.rows * options.length % options.tensor)
+    fail(ErrorKind::kUsage,
+         "train.micro_batch x data.sequence_length / layout.context ({}) is not a multiple of layout.tensor "
+         "({}): sequence parallelism cuts the tokens of a micro-batch into equal parts",
+         options.rows * options.length, options.tensor);
+  if (peers.tensor) vocabulary_.emplace(options.vocab, *peers.tensor);
   take_memory(arena_, model_, store.precision(), chunk_, options);
   arena_.commit();
   m_ = take_memory(arena_, model_, store.precision(), chunk_, options);
   for (int64_t l = chunk_.first; l < chunk_.last; ++l)
-    blocks_.emplace_back(model_, nn::block_weights(store, l), block_shape(store.precision(), options));
+    blocks_.emplace_back(model_, nn::block_weights(store, l), block_shape(store.precision(), options),
+                         peers_);
   const bool gpt2 = model_.family == Family::kGpt2;
   embedding_ = store.find(gpt2 ? "transformer.wte.weight" : "model.embed_tokens.weight");
   position_ = store.find("transformer.wpe.weight");
@@ -132,8 +150,9 @@ TransformerChunk::TransformerChunk(nn::ParameterStore& store, ChunkSpec chunk, C
   norm_bias_ = store.find("transformer.ln_f.bias");
   head_ = model_.tied_embeddings ? embedding_ : store.find("lm_head.weight");
   if (model_.position == PositionKind::kRope) {
-    rope_memory_ = Buffer(static_cast<size_t>(options.length * model_.head_dim) * 4);
-    rope_table_ = view_of(static_cast<float*>(rope_memory_.data()), {options.length, model_.head_dim});
+    const int64_t positions = row_length(options);
+    rope_memory_ = Buffer(static_cast<size_t>(positions * model_.head_dim) * 4);
+    rope_table_ = view_of(static_cast<float*>(rope_memory_.data()), {positions, model_.head_dim});
     ops::fill_rope_table(rope_frequencies(model_), rope_table_);
   }
 }
@@ -158,6 +177,9 @@ nn::BlockPlace TransformerChunk::place(const MicroBatch& b) const {
 }
 
 void TransformerChunk::embed(const MicroBatch& b, int slot) {
+  if (vocabulary_)
+    return vocabulary_->look_up(b.tokens, embedding_, b.positions, position_, m_.scratch.partial,
+                                input(slot));
   const int64_t n = options_.rows * options_.length;
   ops::EmbeddingForward a{
       view_of(const_cast<int32_t*>(b.tokens.data()), {n}), embedding_.compute, input(slot), {}, {}};
@@ -212,18 +234,25 @@ double TransformerChunk::head(const MicroBatch& b, bool gradients, float grad_sc
   const int64_t tokens = options_.rows * options_.length, chunk = m_.logits.shape[0];
   STOKER_CHECK(static_cast<int64_t>(b.targets.size()) == tokens);
   const TensorView targets = view_of(const_cast<int32_t*>(b.targets.data()), {tokens});
+  if (options_.split_rows) peers_.tensor->gather_rows(m_.y_final, m_.y_head);
+  const TensorView dy_all = vocabulary_ ? m_.scratch.partial : m_.scratch.dy;
   for (int64_t begin = 0; begin < tokens; begin += chunk) {
     const int64_t end = std::min(tokens, begin + chunk);
-    const TensorView y = m_.y_final.slice_rows(begin, end), logits = m_.logits.slice_rows(0, end - begin);
+    const TensorView y = m_.y_head.slice_rows(begin, end), logits = m_.logits.slice_rows(0, end - begin);
     ops::linear_forward(context_, {y, head_.compute, {}, logits});
     ops::CrossEntropy loss{
         logits, targets.slice_rows(begin, end), m_.losses.slice_rows(begin, end), {}, grad_scale};
     if (gradients) loss.dlogits = m_.dlogits.slice_rows(0, end - begin);
-    ops::cross_entropy(context_, loss);
+    if (vocabulary_)
+      vocabulary_->loss(context_, logits,
+                        b.targets.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                        loss.loss, loss.dlogits, grad_scale);
+    else ops::cross_entropy(context_, loss);
     if (!gradients) continue;
     ops::linear_backward_weight(context_, {loss.dlogits, y, head_.grad, {}});
-    ops::linear_backward_input(context_, {loss.dlogits, head_.compute, m_.scratch.dy.slice_rows(begin, end)});
+    ops::linear_backward_input(context_, {loss.dlogits, head_.compute, dy_all.slice_rows(begin, end)});
   }
+  if (vocabulary_ && gradients) peers_.tensor->sum(m_.scratch.partial, {}, m_.scratch.dy);
   double sum = 0;
   for (int64_t i = 0; i < tokens; ++i) sum += static_cast<double>(m_.losses.as<float>()[i]);
   return sum;
@@ -238,6 +267,7 @@ double TransformerChunk::loss(const MicroBatch& b, int slot) {
 }
 
 void TransformerChunk::logits(int slot, TensorView out) {
+  STOKER_CHECK(!vocabulary_, "a worker with a part of the vocabulary has no whole logits");
   final_norm(slot);
   ops::linear_forward(context_, {m_.y_final, head_.compute, {}, out});
 }
@@ -278,6 +308,7 @@ void TransformerChunk::embed_backward(const MicroBatch& b, const nn::BlockPlace&
   const int64_t n = options_.rows * options_.length;
   const TensorView positions = position_ ? where.positions : TensorView{},
                    dpositions = position_ ? position_.grad : TensorView{};
+  if (vocabulary_) return slice_backward(b, positions, dpositions);
   if (collects_lookups()) {
     lookups_.observe(b.tokens);
     lookups_.add(context_, b.tokens, m_.g, positions, dpositions);
@@ -287,10 +318,36 @@ void TransformerChunk::embed_backward(const MicroBatch& b, const nn::BlockPlace&
                                      embedding_.grad, positions, dpositions});
 }
 
+std::span<const int32_t> TransformerChunk::looked_up(std::span<const int32_t> tokens) {
+  return vocabulary_ ? vocabulary_->own_tokens(tokens) : tokens;
+}
+
+// As above for the tokens that this worker has; positions, which all have, first and from all rows.
+void TransformerChunk::slice_backward(const MicroBatch& b, TensorView positions, TensorView dpositions) {
+  TensorView g = m_.g;
+  if (options_.split_rows) peers_.tensor->gather_rows(m_.g, g = m_.scratch.whole);
+  if (positions)  // a table of their own, looked up by position
+    ops::embedding_backward(context_, {positions, g, dpositions, {}, {}});
+  const auto tokens = vocabulary_->own_tokens(b.tokens);
+  const TensorView rows = vocabulary_->own_rows(b.tokens, g);
+  if (tokens.empty()) return;
+  if (collects_lookups()) {
+    lookups_.observe(tokens);
+    lookups_.add(context_, tokens, rows, {}, {});
+    return;
+  }
+  ops::embedding_backward(
+      context_, {view_of(const_cast<int32_t*>(tokens.data()), {static_cast<int64_t>(tokens.size())}),
+                 rows,
+                 embedding_.grad,
+                 {},
+                 {}});
+}
+
 void TransformerChunk::backward_weights(int slot) {
   STOKER_CHECK(options_.split_backward);
   for (size_t l = blocks_.size(); l-- > 0;) {
-    blocks_[l].backward_weights(context_, m_.saved[static_cast<size_t>(slot)][l],
+    blocks_[l].backward_weights(context_, m_.saved[static_cast<size_t>(slot)][l], m_.scratch,
                                 m_.stash[static_cast<size_t>(slot)][l]);
     leave(chunk_.first + static_cast<int64_t>(l), PartWatch::Pass::kBackward);
   }

@@ -12,15 +12,19 @@
 // Between      x + delta, rounded as the next layer's norm would round it: cutting a model into chunks changes no bit
 // Gradients    are added to the store's, micro-batch after micro-batch; those of a tied embedding's lookups wait in lookups() until
 //              the virtual rank ends (nn/lookup_gradient.h)
+// Peers        a chunk that several workers compute together has the store of its share of the width (spec/tensor_share.h) and its part
+//              of the tokens; input(), output() and gradient() are then this worker's rows, loss the sum over its tokens
 // Memory       one Arena, planned before it is allocated: memory_bytes() is what the constructor takes
 // Determinism  same weights, batch, shape, candidates and threads -> same bits, whatever the slot, the order of slots and recompute
 // Errors       Usage: length above max_positions of learned positions; Data: token outside the vocabulary
 #pragma once
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "nn/lookup_gradient.h"
 #include "nn/transformer_block.h"
+#include "nn/vocabulary_slice.h"
 
 namespace stoker {
 
@@ -36,6 +40,11 @@ struct ChunkOptions {
   bool training = true;         // false: loss only, one layer's memory
   int slots = 1;                // micro-batches in flight
   bool split_backward = false;  // weights' gradients in backward_weights()
+  // Several workers computing one chunk (nn/peers.h); rows and length are what this worker has.
+  int64_t tensor = 1;       // they share its width
+  bool split_rows = false;  // and the residual stream's rows
+  int64_t vocab = 0;        // of the whole model; 0: as the store's
+  int64_t row_length = 0;   // of the whole row, where this worker has a part of its tokens; 0: length
 };
 
 // Told when a part of the model is about to be used and when it is done with: a layer by its index, the embedding as -1, the head
@@ -51,7 +60,7 @@ class PartWatch {
 class TransformerChunk {
  public:
   TransformerChunk(nn::ParameterStore& store, ChunkSpec chunk, ChunkOptions options, ops::Context& context,
-                   PartWatch* watch = nullptr);
+                   PartWatch* watch = nullptr, nn::BlockPeers peers = {});
   static size_t memory_bytes(const ModelSpec& spec, Precision precision, const ChunkSpec& chunk,
                              const ChunkOptions& options);
   const ChunkSpec& spec() const { return chunk_; }
@@ -65,6 +74,8 @@ class TransformerChunk {
   double loss(const MicroBatch& batch, int slot);  // after forward(); a chunk with head
   void logits(int slot, TensorView out);           // likewise: f32 [rows * length, V]
   nn::LookupGradient& lookups() { return lookups_; }
+  // The tokens whose rows of the embedding this worker has, as lookups() observes them; valid until the next call.
+  std::span<const int32_t> looked_up(std::span<const int32_t> tokens);
   bool collects_lookups() const { return model_.tied_embeddings && chunk_.embeds; }
 
  private:
@@ -75,6 +86,7 @@ class TransformerChunk {
     TensorView x_between, g;
     std::vector<TensorView> x_final;  // per slot
     TensorView y_final, rstd, mean, logits, dlogits, losses;
+    TensorView y_head;  // all rows of y_final
   };
   static Memory take_memory(Arena& arena, const ModelSpec& spec, Precision precision, const ChunkSpec& chunk,
                             const ChunkOptions& options);
@@ -85,6 +97,7 @@ class TransformerChunk {
   void final_norm(int slot);
   double head(const MicroBatch& batch, bool gradients, float grad_scale);
   void embed_backward(const MicroBatch& batch, const nn::BlockPlace& place);
+  void slice_backward(const MicroBatch& batch, TensorView positions, TensorView dpositions);
 
   nn::ParameterStore& store_;
   const ModelSpec& model_;
@@ -97,6 +110,8 @@ class TransformerChunk {
   std::vector<nn::TransformerBlock> blocks_;
   nn::Weight embedding_, position_, norm_, norm_bias_, head_;
   nn::LookupGradient lookups_;
+  nn::BlockPeers peers_;
+  std::optional<nn::VocabularySlice> vocabulary_;
   Buffer rope_memory_;
   TensorView rope_table_;
   int fresh_ = -1;  // the slot whose y_final is in memory

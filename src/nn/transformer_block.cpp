@@ -42,9 +42,10 @@ BlockWeights block_weights(const ParameterStore& store, int64_t layer) {
 namespace {
 
 struct Sizes {
-  int64_t tokens, hidden, q, qkv, up, ffn;
+  int64_t tokens, residual, hidden, q, qkv, up, ffn;
   Sizes(const ModelSpec& s, const BlockShape& b)
-      : tokens(b.rows * b.length),
+      : tokens(b.tokens()),
+        residual(b.residual_tokens()),
         hidden(s.hidden),
         q(s.heads * s.head_dim),
         qkv((s.heads + 2 * s.kv_heads) * s.head_dim),
@@ -60,34 +61,33 @@ std::vector<std::vector<BlockSaved>> take_saved(Arena& arena, const ModelSpec& s
                                                 int64_t layers, int slots) {
   const Sizes n(s, b);
   const auto matrix = [&](int64_t width) { return arena.take({n.tokens, width}, b.dtype); };
-  const auto column = [&](int64_t width) { return arena.take({n.tokens * width}, Dtype::kF32); };
+  const auto stream = [&] { return arena.take({n.residual, n.hidden}, b.dtype); };
+  const auto column = [&] { return arena.take({n.residual}, Dtype::kF32); };
   // kNone keeps everything per layer; the other modes keep less per layer and share one copy of the rest.
   // Without training nothing is kept: one layer's memory serves all.
   const bool full = b.recompute == Recompute::kFull || !b.training,
              selective = b.recompute == Recompute::kSelective && !full;
   BlockSaved shared;
-  const auto take_cheap = [&](BlockSaved& v) {
-    v.y1 = matrix(n.hidden), v.y2 = matrix(n.hidden), v.active = matrix(n.ffn);
-  };
+  const auto take_cheap = [&](BlockSaved& v) { v.y1 = stream(), v.y2 = stream(), v.active = matrix(n.ffn); };
   const auto take_rest = [&](BlockSaved& v) {
-    v.rstd1 = column(1), v.rstd2 = column(1);
-    if (layer_norm(s)) v.mean1 = column(1), v.mean2 = column(1);
+    v.rstd1 = column(), v.rstd2 = column();
+    if (layer_norm(s)) v.mean1 = column(), v.mean2 = column();
     if (s.qk_norm)
       v.raw = arena.take({b.rows, b.length, s.heads + 2 * s.kv_heads, s.head_dim}, b.dtype),
-      v.qk_rstd = column(s.heads + s.kv_heads);
+      v.qk_rstd = arena.take({n.tokens * (s.heads + s.kv_heads)}, Dtype::kF32);
     v.qkv = arena.take({b.rows, b.length, s.heads + 2 * s.kv_heads, s.head_dim}, b.dtype);
     v.attended = arena.take({b.rows, b.length, s.heads, s.head_dim}, b.dtype);
     v.lse = arena.take({b.rows, s.heads, b.length}, Dtype::kF32);
-    v.x2 = matrix(n.hidden), v.up = matrix(n.up);
+    v.x2 = stream(), v.up = matrix(n.up);
   };
   if (full || selective) take_cheap(shared);
   if (full) take_rest(shared);
-  if (!b.training) shared.x1 = matrix(n.hidden);
+  if (!b.training) shared.x1 = stream();
   std::vector<std::vector<BlockSaved>> saved(static_cast<size_t>(slots));
   for (auto& slot : saved)
     for (int64_t l = 0; l < layers; ++l) {
       BlockSaved v = shared;
-      if (b.training) v.x1 = matrix(n.hidden);
+      if (b.training) v.x1 = stream();
       if (!full && !selective) take_cheap(v);
       if (!full) take_rest(v);
       slot.push_back(v);
@@ -104,9 +104,11 @@ BlockStash take_stash(Arena& arena, const ModelSpec& s, const BlockShape& b) {
 BlockScratch take_scratch(Arena& arena, const ModelSpec& s, const BlockShape& b) {
   const Sizes n(s, b);
   BlockScratch v;
-  v.delta = arena.take({n.tokens, n.hidden}, b.dtype);
+  v.delta = arena.take({n.residual, n.hidden}, b.dtype);
+  if (b.tensor > 1) v.partial = arena.take({n.tokens, n.hidden}, Dtype::kF32);
+  if (b.split_rows) v.whole = arena.take({n.tokens, n.hidden}, b.dtype);
   if (!b.training) return v;
-  v.dy = arena.take({n.tokens, n.hidden}, b.dtype);
+  v.dy = arena.take({n.residual, n.hidden}, b.dtype);
   v.dattended = arena.take({b.rows, b.length, s.heads, s.head_dim}, b.dtype);
   v.dqkv = arena.take({b.rows, b.length, s.heads + 2 * s.kv_heads, s.head_dim}, b.dtype);
   v.dactive = arena.take({n.tokens, n.ffn}, b.dtype);
@@ -130,6 +132,36 @@ void linear_backward_weight(ops::Context& context, const Weight& weight, const W
   const int64_t rows = dy.count() / weight.value.shape[0];
   ops::linear_backward_weight(context, {dy.reshaped({rows, weight.value.shape[0]}),
                                         x.reshaped({rows, weight.value.shape[1]}), weight.grad, bias.grad});
+}
+
+bool partial_gradient(const ParameterRow& row, bool split_rows) {
+  if (row.name.ends_with(".q_norm.weight") || row.name.ends_with(".k_norm.weight"))
+    return true;  // over the heads that a worker has
+  return split_rows && (row.role == ParameterRole::kNormGain ||
+                        (row.role == ParameterRole::kBias && row.name.find(".ln_") != std::string::npos));
+}
+
+// All rows of a matrix of which this worker has some.
+TensorView TransformerBlock::whole(TensorView rows, const BlockScratch& s) const {
+  if (!shape_.split_rows) return rows;
+  peers_.tensor->gather_rows(rows, s.whole);
+  return s.whole;
+}
+
+// Into the residual stream, from the heads or hidden units that this worker has.
+void TransformerBlock::project_back(ops::Context& context, const Weight& weight, const Weight& bias,
+                                    TensorView x, const BlockScratch& s) const {
+  if (!peers_.tensor) return linear(context, weight, bias, x, s.delta);
+  linear(context, weight, {}, x, s.partial);
+  peers_.tensor->sum(s.partial, bias.value, s.delta);
+}
+
+// Of the norms' outputs, that every worker's heads or hidden units have read.
+void TransformerBlock::project_gradient(ops::Context& context, const Weight& weight, TensorView dy,
+                                        const BlockScratch& s) const {
+  if (!peers_.tensor) return linear_backward_input(context, weight, dy, s.dy);
+  linear_backward_input(context, weight, dy, s.partial);
+  peers_.tensor->sum(s.partial, {}, s.dy);
 }
 
 void TransformerBlock::norm(ops::Context& context, const Weight& gain, const Weight& bias, TensorView x,
@@ -160,9 +192,9 @@ void TransformerBlock::activate(ops::Context& context, const BlockSaved& v) cons
   ops::activation_forward(context, {form, v.up, v.active});
 }
 
-void TransformerBlock::attention_part(ops::Context& context, const BlockPlace& place,
-                                      const BlockSaved& v) const {
-  linear(context, w_.qkv, w_.qkv_bias, v.y1, v.qkv);
+void TransformerBlock::attention_part(ops::Context& context, const BlockPlace& place, const BlockSaved& v,
+                                      const BlockScratch& s) const {
+  linear(context, w_.qkv, w_.qkv_bias, whole(v.y1, s), v.qkv);
   if (place.rope_table) {
     ops::RopeForward rope{v.qkv,           place.positions, place.rope_table,
                           spec_.heads,     spec_.kv_heads,  w_.q_gain.value,
@@ -171,20 +203,22 @@ void TransformerBlock::attention_part(ops::Context& context, const BlockPlace& p
     ops::rope_forward(context, rope);
   }
   const float scale = 1 / std::sqrt(static_cast<float>(spec_.head_dim));
-  ops::attention_forward(context, {v.qkv, place.document_start, v.attended, v.lse, spec_.heads,
-                                   spec_.kv_heads, spec_.sliding_window, scale});
+  const ops::AttentionForward attention{v.qkv,       place.document_start, v.attended,           v.lse,
+                                        spec_.heads, spec_.kv_heads,       spec_.sliding_window, scale};
+  if (peers_.sequence) peers_.sequence->attention_forward(context, attention);
+  else ops::attention_forward(context, attention);
 }
 
 void TransformerBlock::forward(ops::Context& context, TensorView x, TensorView delta, const BlockPlace& place,
                                const BlockSaved& v, const BlockScratch& scratch) const {
   STOKER_CHECK(delta || x.data == v.x1.data, "the first layer's input is its x1");
   norm(context, w_.norm1, w_.norm1_bias, x, delta, v.x1, v.y1, v.rstd1, v.mean1);
-  attention_part(context, place, v);
-  linear(context, w_.out, w_.out_bias, v.attended, scratch.delta);
+  attention_part(context, place, v, scratch);
+  project_back(context, w_.out, w_.out_bias, v.attended, scratch);
   norm(context, w_.norm2, w_.norm2_bias, v.x1, scratch.delta, v.x2, v.y2, v.rstd2, v.mean2);
-  linear(context, w_.up, w_.up_bias, v.y2, v.up);
+  linear(context, w_.up, w_.up_bias, whole(v.y2, scratch), v.up);
   activate(context, v);
-  linear(context, w_.down, w_.down_bias, v.active, scratch.delta);
+  project_back(context, w_.down, w_.down_bias, v.active, scratch);
 }
 
 void TransformerBlock::backward(ops::Context& context, TensorView g, const BlockPlace& place,
@@ -203,36 +237,41 @@ void TransformerBlock::backward(ops::Context& context, TensorView g, const Block
   };
   const auto form =
       spec_.activation == ActivationKind::kSwiGlu ? ops::ActivationForm::kSwiGlu : ops::ActivationForm::kGelu;
-  linear_backward_input(context, w_.down, g, s.dactive);
-  weights(w_.down, w_.down_bias, v.active, g, stash.g_down);
+  TensorView all = whole(g, s);
+  linear_backward_input(context, w_.down, all, s.dactive);
+  weights(w_.down, w_.down_bias, v.active, all, stash.g_down);
   ops::activation_backward(context, {form, v.up, s.dactive, v.up});
-  linear_backward_input(context, w_.up, v.up, s.dy);
-  weights(w_.up, w_.up_bias, v.y2, v.up, {});  // v.up stays
+  project_gradient(context, w_.up, v.up, s);
+  if (!stash) weights(w_.up, w_.up_bias, whole(v.y2, s), v.up, {});  // else v.up and v.y2 stay
   norm_backward(context, w_.norm2, w_.norm2_bias, v.x2, v.rstd2, v.mean2, s.dy, g);
 
-  linear_backward_input(context, w_.out, g, s.dattended);
-  weights(w_.out, w_.out_bias, v.attended, g, stash.g_out);
+  all = whole(g, s);
+  linear_backward_input(context, w_.out, all, s.dattended);
+  weights(w_.out, w_.out_bias, v.attended, all, stash.g_out);
   const TensorView dqkv = stash ? stash.dqkv : s.dqkv;
   const float scale = 1 / std::sqrt(static_cast<float>(spec_.head_dim));
-  ops::attention_backward(context, {v.qkv, place.document_start, v.attended, v.lse, s.dattended, dqkv,
-                                    spec_.heads, spec_.kv_heads, spec_.sliding_window, scale});
+  const ops::AttentionBackward attention{
+      v.qkv,       place.document_start, v.attended,           v.lse, s.dattended, dqkv,
+      spec_.heads, spec_.kv_heads,       spec_.sliding_window, scale};
+  if (peers_.sequence) peers_.sequence->attention_backward(context, attention);
+  else ops::attention_backward(context, attention);
   if (place.rope_table)
     ops::rope_backward(context,
                        {dqkv, place.positions, place.rope_table, spec_.heads, spec_.kv_heads, w_.q_gain.value,
                         w_.k_gain.value, v.raw, v.qk_rstd, w_.q_gain.grad, w_.k_gain.grad});
   if (shape_.recompute == Recompute::kSelective)
     norm(context, w_.norm1, w_.norm1_bias, v.x1, {}, {}, v.y1, v.rstd1, v.mean1);
-  linear_backward_input(context, w_.qkv, dqkv, s.dy);
-  weights(w_.qkv, w_.qkv_bias, v.y1, dqkv, {});  // already in the stash
+  project_gradient(context, w_.qkv, dqkv, s);
+  if (!stash) weights(w_.qkv, w_.qkv_bias, whole(v.y1, s), dqkv, {});  // else it is in the stash
   norm_backward(context, w_.norm1, w_.norm1_bias, v.x1, v.rstd1, v.mean1, s.dy, g);
 }
 
-void TransformerBlock::backward_weights(ops::Context& context, const BlockSaved& v,
+void TransformerBlock::backward_weights(ops::Context& context, const BlockSaved& v, const BlockScratch& s,
                                         const BlockStash& stash) const {
   linear_backward_weight(context, w_.down, w_.down_bias, v.active, stash.g_down);
-  linear_backward_weight(context, w_.up, w_.up_bias, v.y2, v.up);
+  linear_backward_weight(context, w_.up, w_.up_bias, whole(v.y2, s), v.up);
   linear_backward_weight(context, w_.out, w_.out_bias, v.attended, stash.g_out);
-  linear_backward_weight(context, w_.qkv, w_.qkv_bias, v.y1, stash.dqkv);
+  linear_backward_weight(context, w_.qkv, w_.qkv_bias, whole(v.y1, s), stash.dqkv);
 }
 
 }  // namespace stoker::nn

@@ -8,8 +8,12 @@
 //              The recomputed values are the same bits, so the gradients are.
 // Backward     takes g = dLoss/d(x2 + delta') and turns it in place into dLoss/d(x + delta); weight gradients are added to.
 //              With a BlockStash the gradients of the matrices wait for backward_weights(): the same bits, later
+// Shared       with TensorPeers the block has its heads and hidden units only (spec/tensor_share.h); what the output products make is
+//              summed, in f32 and rounded once, and so are the input gradients of the others. With SequencePeers attention is theirs.
+//              Gradients of gains over rows that this worker alone has seen are left for the caller to sum (partial_gradient())
 #pragma once
 #include "nn/parameter_store.h"
+#include "nn/peers.h"
 
 namespace stoker::nn {
 
@@ -27,6 +31,8 @@ struct BlockSaved {
 struct BlockScratch {
   TensorView delta;                         // forward's second output
   TensorView dy, dattended, dqkv, dactive;  // backward
+  TensorView partial;                       // with TensorPeers: f32, before the sum
+  TensorView whole;                         // rows of all, where they are split
 };
 
 // What backward_weights() needs beyond BlockSaved, so that a pipeline can put it off. Empty: weights at once.
@@ -40,7 +46,20 @@ struct BlockShape {
   Dtype dtype = Dtype::kF32;
   Recompute recompute = Recompute::kNone;
   bool training = true;
+  int64_t tensor = 1;       // workers that share the width
+  bool split_rows = false;  // and the rows between the products
+  int64_t tokens() const { return rows * length; }
+  int64_t residual_tokens() const { return split_rows ? tokens() / tensor : tokens(); }
 };
+
+// Who computes a block together with this worker; null: nobody.
+struct BlockPeers {
+  TensorPeers* tensor = nullptr;
+  SequencePeers* sequence = nullptr;
+};
+
+// Whether each of the workers that share a width makes only a part of this gradient although all of them hold the weight.
+bool partial_gradient(const ParameterRow& row, bool split_rows);
 
 // Allocates (or, before commit, counts) the saved tensors of `layers` layers for `slots` micro-batches in flight, [slot][layer], and
 // the scratch.
@@ -56,14 +75,15 @@ struct BlockPlace {
 
 class TransformerBlock {
  public:
-  TransformerBlock(const ModelSpec& spec, BlockWeights weights, BlockShape shape)
-      : spec_(spec), w_(weights), shape_(shape) {}
+  TransformerBlock(const ModelSpec& spec, BlockWeights weights, BlockShape shape, BlockPeers peers = {})
+      : spec_(spec), w_(weights), shape_(shape), peers_(peers) {}
   // x may be saved by the caller's previous layer; delta may be empty (first layer). Writes saved and scratch.delta.
   void forward(ops::Context& context, TensorView x, TensorView delta, const BlockPlace& place,
                const BlockSaved& saved, const BlockScratch& scratch) const;
   void backward(ops::Context& context, TensorView g, const BlockPlace& place, const BlockSaved& saved,
                 const BlockScratch& scratch, const BlockStash& stash = {}) const;
-  void backward_weights(ops::Context& context, const BlockSaved& saved, const BlockStash& stash) const;
+  void backward_weights(ops::Context& context, const BlockSaved& saved, const BlockScratch& scratch,
+                        const BlockStash& stash) const;
 
  private:
   void norm(ops::Context&, const Weight& gain, const Weight& bias, TensorView x, TensorView delta,
@@ -71,11 +91,16 @@ class TransformerBlock {
   void norm_backward(ops::Context&, const Weight& gain, const Weight& bias, TensorView x, TensorView rstd,
                      TensorView mean, TensorView dy, TensorView g) const;
   void activate(ops::Context&, const BlockSaved&) const;
-  void attention_part(ops::Context&, const BlockPlace&, const BlockSaved&) const;
+  void attention_part(ops::Context&, const BlockPlace&, const BlockSaved&, const BlockScratch&) const;
+  TensorView whole(TensorView rows, const BlockScratch&) const;
+  void project_back(ops::Context&, const Weight&, const Weight& bias, TensorView x,
+                    const BlockScratch&) const;
+  void project_gradient(ops::Context&, const Weight&, TensorView dy, const BlockScratch&) const;
 
   const ModelSpec& spec_;
   BlockWeights w_;
   BlockShape shape_;
+  BlockPeers peers_;
 };
 
 // y = x W^T + b on flattened rows

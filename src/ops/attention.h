@@ -29,7 +29,32 @@ struct AttentionBackward {
   float scale = 0;
 };
 
+// A stretch of a row's queries over a stretch of its keys, which may come from elsewhere: the parts that attention over a long row
+// is put together from (parallel/ring_attention.h).
+//   Shapes      qkv [B,T,H+2K,Dh]: queries are rows [query, query + queries); kv [B,S,2K,Dh], keys then values: rows [key, key + keys);
+//               document_start [B,T] in positions of the whole row; out dout [B,T,H,Dh], lse [B,H,T], of the same rows as the queries
+//   Positions   of the first query and the first key in the whole row; the mask is the one above
+//   Forward     merges: out (f32) and lse become those over the keys so far and these. Begin with 0 and -infinity
+//   Backward    dq [B,T,H,Dh] and dkv [B,S,2K,Dh], f32, are added to; out and lse are those over all keys
+struct AttentionStretch {
+  TensorView qkv, kv, document_start;
+  int64_t query = 0, queries = 0, key = 0, keys = 0;
+  int64_t query_position = 0, key_position = 0;
+  int64_t heads = 0, kv_heads = 0, window = 0;
+  float scale = 0;
+};
+struct AttentionPartForward {
+  AttentionStretch at;
+  TensorView out, lse;
+};
+struct AttentionPartBackward {
+  AttentionStretch at;
+  TensorView out, lse, dout, dq, dkv;
+};
+
 void attention_forward(Context& context, const AttentionForward& args);
 void attention_backward(Context& context, const AttentionBackward& args);
+void attention_part_forward(Context& context, const AttentionPartForward& args);
+void attention_part_backward(Context& context, const AttentionPartBackward& args);
 
 }  // namespace stoker::ops

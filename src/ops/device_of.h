@@ -11,6 +11,7 @@ Device device_of(const Args& a) {
   if constexpr (requires { a.param; }) return a.param.device;
   else if constexpr (requires { a.qkv; }) return a.qkv.device;
   else if constexpr (requires { a.dqkv; }) return a.dqkv.device;
+  else if constexpr (requires { a.lse; }) return a.lse.device;
   else if constexpr (requires { a.logits; }) return a.logits.device;
   else if constexpr (requires { a.table; }) return a.table.device;
   else if constexpr (requires { a.source; }) return a.source.device;

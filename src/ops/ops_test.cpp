@@ -301,7 +301,9 @@ TEST_P(ByType, Attention) {
       t == Dtype::kBf16 ? std::vector<std::string>{"avx512bf16", "avx512", "avx2"} : kRowwise;
   for (const AttentionCase k : {AttentionCase{1, 1, 1, 1, 2, 0, false},
                                 {2, 5, 2, 1, 6, 0, false},
+                                {1, 80, 2, 1, 64, 0, false},  // keys end inside a panel
                                 {1, 97, 2, 2, 16, 0, false},
+                                {1, 270, 1, 1, 64, 0, true},
                                 {1, 130, 4, 2, 64, 0, true},
                                 {1, 300, 2, 1, 80, 40, true},
                                 {1, 700, 1, 1, 32, 0, false},
@@ -338,6 +340,83 @@ TEST_P(ByType, Attention) {
   }
 }
 
+// A row cut into three uneven stretches, every pair of them that sees anything: together they are the whole, in ref and every
+// candidate. Tolerances as for the whole.
+TEST_P(ByType, AttentionInParts) {
+  const Dtype t = GetParam();
+  const double forward_tolerance = t == Dtype::kBf16 ? 5 * 0x1p-9 : 2e-5,
+               backward_tolerance = t == Dtype::kBf16 ? 0.06 : 2e-4;
+  for (const std::string candidate : {"ref", "avx2", "avx512", "avx512bf16"})
+    for (const AttentionCase k : {AttentionCase{2, 7, 2, 1, 6, 0, false},
+                                  {1, 130, 4, 2, 64, 0, true},
+                                  {1, 300, 2, 1, 80, 40, true},
+                                  {1, 700, 1, 1, 32, 0, false}}) {
+      Memory r;
+      Context whole, c;
+      whole.force("attention_forward=ref,attention_backward=ref");
+      c.force(fmt::format("attention_part_forward={0},attention_part_backward={0}", candidate));
+      const float scale = 1 / std::sqrt(static_cast<float>(k.dh));
+      const Shape qkv{k.batch, k.length, k.heads + 2 * k.kv_heads, k.dh},
+          out{k.batch, k.length, k.heads, k.dh}, lse{k.batch, k.heads, k.length},
+          pairs{k.batch, k.length, 2 * k.kv_heads, k.dh};
+      TensorView documents;
+      if (k.documents) {
+        documents = r.zeros({k.batch, k.length}, Dtype::kI32);
+        for (int64_t i = 0; i < documents.count(); ++i) {
+          const int64_t pos = i % k.length;
+          documents.as<int32_t>()[i] = static_cast<int32_t>(pos < 50    ? 0
+                                                            : pos < 51  ? 50
+                                                            : pos < 290 ? 51
+                                                                        : 290);
+        }
+      }
+      const AttentionForward f{r.normal(qkv, t), documents,  r.zeros(out, t), r.zeros(lse, Dtype::kF32),
+                               k.heads,          k.kv_heads, k.window,        scale};
+      attention_forward(whole, f);
+      const AttentionBackward b{f.qkv,           documents, f.out,      f.lse,    r.normal(out, t),
+                                r.zeros(qkv, t), k.heads,   k.kv_heads, k.window, scale};
+      attention_backward(whole, b);
+      const TensorView kv = r.zeros(pairs, t), parts = r.zeros(out, Dtype::kF32),
+                       logs = r.zeros(lse, Dtype::kF32), dq = r.zeros(out, Dtype::kF32),
+                       dkv = r.zeros(pairs, Dtype::kF32);
+      const int64_t row = (k.heads + 2 * k.kv_heads) * k.dh, pair = 2 * k.kv_heads * k.dh;
+      for (int64_t i = 0; i < kv.count(); ++i)
+        put(kv, i, get(f.qkv, i / pair * row + k.heads * k.dh + i % pair));
+      for (int64_t i = 0; i < logs.count(); ++i) put(logs, i, -INFINITY);
+      const int64_t cuts[] = {0, k.length / 3, k.length / 3 + 1, k.length};
+      const auto each = [&](const auto& run) {
+        for (int q = 0; q < 3; ++q)
+          for (int s = q; s >= 0; --s)
+            run(AttentionStretch{f.qkv, kv, documents, cuts[q], cuts[q + 1] - cuts[q], cuts[s],
+                                 cuts[s + 1] - cuts[s], cuts[q], cuts[s], k.heads, k.kv_heads, k.window,
+                                 scale});
+      };
+      try {
+        each([&](const AttentionStretch& at) { attention_part_forward(c, {at, parts, logs}); });
+        expect_near(logs, f.lse, forward_tolerance, candidate + " lse");
+        for (int64_t i = 0; i < parts.count(); ++i)
+          ASSERT_NEAR(get(parts, i), get(f.out, i), forward_tolerance + unit(t) * 2 * std::abs(get(parts, i)))
+              << candidate << " " << i;
+        each([&](const AttentionStretch& at) {
+          attention_part_backward(c, {at, f.out, f.lse, b.dout, dq, dkv});
+        });
+      } catch (const Error& e) {
+        EXPECT_TRUE(e.kind() == ErrorKind::kUsage && candidate != "ref") << e.what();
+        continue;  // this processor or type has no such candidate
+      }
+      for (int64_t i = 0; i < dq.count(); ++i) {
+        const double want = get(b.dqkv, i / (k.heads * k.dh) * row + i % (k.heads * k.dh));
+        ASSERT_NEAR(get(dq, i), want, backward_tolerance + unit(t) * 2 * std::abs(want))
+            << candidate << " dq " << i;
+      }
+      for (int64_t i = 0; i < dkv.count(); ++i) {
+        const double want = get(b.dqkv, i / pair * row + k.heads * k.dh + i % pair);
+        ASSERT_NEAR(get(dkv, i), want, backward_tolerance + unit(t) * 2 * std::abs(want))
+            << candidate << " dkv " << i;
+      }
+    }
+}
+
 TEST_P(ByType, CrossEntropy) {
   const Dtype t = GetParam();
   for (const int64_t v : {1, 37, 5000})
@@ -348,6 +427,59 @@ TEST_P(ByType, CrossEntropy) {
       cross_entropy(c, a);
       return std::vector{a.loss, a.dlogits};
     });
+}
+
+// Two slices, merged as workers merge them, give what the whole vocabulary gives.
+TEST_P(ByType, SlicedCrossEntropy) {
+  const Dtype t = GetParam();
+  for (const int64_t v : {2, 37, 5000}) {
+    Memory r;
+    Context c;
+    const int64_t rows = 6, cut = v / 3 + 1;
+    CrossEntropy whole{r.normal({rows, v}, Dtype::kF32, 4), r.ints({rows}, 0, v),
+                       r.zeros({rows}, Dtype::kF32), r.zeros({rows, v}, t), 0.5f};
+    whole.targets.as<int32_t>()[2] = -1;
+    SliceSoftmax slices[2];
+    for (int s = 0; s < 2; ++s) {
+      const int64_t begin = s ? cut : 0, end = s ? v : cut;
+      slices[s] = {r.zeros({rows, end - begin}, Dtype::kF32), r.zeros({rows}, Dtype::kI32),
+                   r.zeros({rows}, Dtype::kF32), r.zeros({rows}, Dtype::kF64), r.zeros({rows}, Dtype::kF32)};
+      for (int64_t i = 0; i < rows; ++i) {
+        const int32_t target = whole.targets.as<int32_t>()[i];
+        slices[s].targets.as<int32_t>()[i] =
+            target >= begin && target < end ? target - static_cast<int32_t>(begin) : -1;
+        for (int64_t k = begin; k < end; ++k)
+          put(slices[s].logits, i * (end - begin) + k - begin, get(whole.logits, i * v + k));
+      }
+    }
+    Context truth;
+    truth.force("cross_entropy=ref");
+    cross_entropy(truth, whole);
+    for (SliceSoftmax& s : slices) slice_softmax(c, s);
+    for (int s = 0; s < 2; ++s) {
+      const TensorView factor = r.zeros({rows}, Dtype::kF32), got = r.zeros(slices[s].logits.shape, t);
+      for (int64_t i = 0; i < rows; ++i) {
+        const float top = std::max(get(slices[0].top, i), get(slices[1].top, i));
+        double sum = 0;
+        for (const SliceSoftmax& each : slices)
+          sum += each.sum.as<double>()[i] * std::exp(double{get(each.top, i)} - double{top});
+        const bool none = whole.targets.as<int32_t>()[i] < 0;
+        put(factor, i,
+            none ? 0 : static_cast<float>(0.5 * std::exp(double{get(slices[s].top, i)} - double{top}) / sum));
+        const double loss = none ? 0
+                                 : double{top} + std::log(sum) - double{get(slices[0].target_logit, i)} -
+                                       double{get(slices[1].target_logit, i)};
+        EXPECT_NEAR(loss, get(whole.loss, i), 4e-6);
+      }
+      slice_gradient(c, {slices[s].logits, slices[s].targets, factor, got, 0.5f});
+      const int64_t begin = s ? cut : 0, width = slices[s].logits.columns();
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t k = 0; k < width; ++k) {
+          const float want = get(whole.dlogits, i * v + begin + k);
+          EXPECT_NEAR(get(got, i * width + k), want, 4e-6 + 2 * unit(t) * std::abs(double{want}));
+        }
+    }
+  }
 }
 
 TEST(Ops, CrossEntropyWithoutGradientAndBadTargets) {

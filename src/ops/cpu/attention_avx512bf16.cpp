@@ -15,4 +15,10 @@ void attention_forward_avx512bf16(Context& context, const AttentionForward& args
 void attention_backward_avx512bf16(Context& context, const AttentionBackward& args) {
   attention_backward_cpu(context, args);
 }
+void attention_part_forward_avx512bf16(Context& context, const AttentionPartForward& args) {
+  attention_part_forward_cpu(context, args);
+}
+void attention_part_backward_avx512bf16(Context& context, const AttentionPartBackward& args) {
+  attention_part_backward_cpu(context, args);
+}
 }  // namespace stoker::ops::cpu

@@ -166,4 +166,45 @@ void cross_entropy_rows(const ops::CrossEntropy& a, int64_t begin, int64_t end) 
   }
 }
 
+inline void slice_softmax_rows(const ops::SliceSoftmax& a, int64_t begin, int64_t end) {
+  const int64_t v = a.logits.columns();
+  for (int64_t r = begin; r < end; ++r) {
+    float* x = data<float>(a.logits) + r * v;
+    const int32_t target = data<int32_t>(a.targets)[r];
+    data<float>(a.target_logit)[r] = target < 0 ? 0 : x[target];
+    Lanes top = Lanes::set(-3.4e38f);
+    pieces(v, [&](int64_t i, int n) { top = Lanes::max(top, load_piece(x + i, n).keep(0, n, top)); });
+    const float m = top.top();
+    const Lanes shift = Lanes::set(m);
+    double sum = 0;
+    for (int64_t block = 0; block < v; block += 4096) {  // as cross_entropy_rows
+      Lanes partial = Lanes::set(0);
+      const int64_t stop = block + 4096 < v ? block + 4096 : v;
+      pieces(stop - block, [&](int64_t i, int n) {
+        const Lanes e = exp_lanes(load_piece(x + block + i, n) - shift).keep(0, n, Lanes::set(0));
+        store_piece(e, x + block + i, n);
+        partial = partial + e;
+      });
+      sum += static_cast<double>(partial.sum());
+    }
+    data<float>(a.top)[r] = m;
+    data<double>(a.sum)[r] = sum;
+  }
+}
+
+template <typename G>
+void slice_gradient_rows(const ops::SliceGradient& a, int64_t begin, int64_t end) {
+  const int64_t v = a.logits.columns();
+  for (int64_t r = begin; r < end; ++r) {
+    const float* x = data<float>(a.logits) + r * v;
+    G* g = data<G>(a.dlogits) + r * v;
+    const int32_t target = data<int32_t>(a.targets)[r];
+    const float factor = data<float>(a.factor)[r];
+    const float at_target = target < 0 ? 0 : x[target] * factor - a.scale;
+    const Lanes by = Lanes::set(factor);
+    pieces(v, [&](int64_t i, int n) { store_piece(load_piece(x + i, n) * by, g + i, n); });
+    if (target >= 0) Lanes::set(at_target).store(g + target, 1);
+  }
+}
+
 }  // namespace

@@ -84,6 +84,14 @@ struct Rowwise {
     parallel_ranges(a.logits.rows(),
                     [&](int64_t begin, int64_t end, int) { table().cross_entropy(a, begin, end); });
   }
+  static void slice_softmax(Context&, const SliceSoftmax& a) {
+    parallel_ranges(a.logits.rows(),
+                    [&](int64_t begin, int64_t end, int) { table().slice_softmax(a, begin, end); });
+  }
+  static void slice_gradient(Context&, const SliceGradient& a) {
+    parallel_ranges(a.logits.rows(),
+                    [&](int64_t begin, int64_t end, int) { table().slice_gradient(a, begin, end); });
+  }
   static void adamw(Context&, const AdamW& a) {
     parallel_ranges(a.param.count(), [&](int64_t begin, int64_t end, int) { table().adamw(a, begin, end); });
   }
@@ -200,6 +208,8 @@ STOKER_CANDIDATES(RopeBackward, rope_backward);
 STOKER_CANDIDATES(ActivationForward, activation_forward);
 STOKER_CANDIDATES(ActivationBackward, activation_backward);
 STOKER_CANDIDATES(CrossEntropy, cross_entropy);
+STOKER_CANDIDATES(SliceSoftmax, slice_softmax);
+STOKER_CANDIDATES(SliceGradient, slice_gradient);
 STOKER_CANDIDATES(AdamW, adamw);
 STOKER_CANDIDATES(Sgd, sgd);
 STOKER_CANDIDATES(AddInto, add_into);
@@ -266,6 +276,18 @@ void cross_entropy(Context& context, const CrossEntropy& a) {
                a.loss.count() == a.logits.rows());
   check_indices("target", a.targets, -1, a.logits.columns());
   run(context, "cross_entropy", k_cross_entropy, a);
+}
+void slice_softmax(Context& context, const SliceSoftmax& a) {
+  const int64_t rows = a.logits.rows();
+  STOKER_CHECK(a.logits.dtype == Dtype::kF32 && a.targets.count() == rows && a.top.count() == rows &&
+               a.sum.count() == rows && a.sum.dtype == Dtype::kF64 && a.target_logit.count() == rows);
+  check_indices("target", a.targets, -1, a.logits.columns());
+  run(context, "slice_softmax", k_slice_softmax, a);
+}
+void slice_gradient(Context& context, const SliceGradient& a) {
+  STOKER_CHECK(a.logits.dtype == Dtype::kF32 && a.dlogits.count() == a.logits.count() &&
+               a.targets.count() == a.logits.rows() && a.factor.count() == a.logits.rows());
+  run(context, "slice_gradient", k_slice_gradient, a);
 }
 void adamw(Context& context, const AdamW& a) {
   STOKER_CHECK(a.param.count() == a.grad.count() && a.m.count() == a.param.count() &&

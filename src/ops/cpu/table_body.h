@@ -18,11 +18,12 @@ STOKER_BY_TYPE(rope_backward, rope_backward_rows, dqkv)
 STOKER_BY_TYPE(activation_forward, activation_forward_rows, x)
 STOKER_BY_TYPE(activation_backward, activation_backward_rows, x)
 STOKER_BY_TYPE(cross_entropy, cross_entropy_rows, dlogits)
+STOKER_BY_TYPE(slice_gradient, slice_gradient_rows, dlogits)
 #undef STOKER_BY_TYPE
 
-const ops::cpu::VectorTable kTable{
-    norm_forward,        norm_backward, rope_forward, rope_backward, activation_forward,
-    activation_backward, cross_entropy, adamw_range,  sgd_range,     round_copy_range,
-    sum_squares_block,   add_range,     add_row,      column_sums};
+const ops::cpu::VectorTable kTable{norm_forward,       norm_backward,       rope_forward,  rope_backward,
+                                   activation_forward, activation_backward, cross_entropy, slice_softmax_rows,
+                                   slice_gradient,     adamw_range,         sgd_range,     round_copy_range,
+                                   sum_squares_block,  add_range,           add_row,       column_sums};
 
 }  // namespace

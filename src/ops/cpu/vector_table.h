@@ -20,6 +20,8 @@ struct VectorTable {
   void (*activation_forward)(const ActivationForward&, int64_t begin, int64_t end);
   void (*activation_backward)(const ActivationBackward&, int64_t begin, int64_t end);
   void (*cross_entropy)(const CrossEntropy&, int64_t begin, int64_t end);
+  void (*slice_softmax)(const SliceSoftmax&, int64_t begin, int64_t end);
+  void (*slice_gradient)(const SliceGradient&, int64_t begin, int64_t end);
   void (*adamw)(const AdamW&, int64_t begin, int64_t end);
   void (*sgd)(const Sgd&, int64_t begin, int64_t end);
   void (*round_copy)(const RoundCopy&, int64_t begin, int64_t end);

@@ -84,4 +84,86 @@ void attention_backward(Context&, const AttentionBackward& a) {
     put(a.dqkv, i, static_cast<float>(dqkv[static_cast<size_t>(i)]));
 }
 
+namespace {
+
+// Where things are in the tensors of a stretch; query and key count within it.
+struct StretchLayout {
+  const AttentionStretch& s;
+  int64_t held = s.qkv.shape[1], dh = s.qkv.shape[3];
+  int64_t q(int64_t b, int64_t t, int64_t h) const {
+    return ((b * held + s.query + t) * (s.heads + 2 * s.kv_heads) + h) * dh;
+  }
+  int64_t k(int64_t b, int64_t j, int64_t h) const {
+    return ((b * s.kv.shape[1] + s.key + j) * 2 * s.kv_heads + h / (s.heads / s.kv_heads)) * dh;
+  }
+  int64_t v(int64_t b, int64_t j, int64_t h) const { return k(b, j, h) + s.kv_heads * dh; }
+  int64_t out(int64_t b, int64_t t, int64_t h) const { return ((b * held + s.query + t) * s.heads + h) * dh; }
+  int64_t lse(int64_t b, int64_t t, int64_t h) const { return (b * s.heads + h) * held + s.query + t; }
+  bool sees(int64_t b, int64_t t, int64_t j) const {
+    const int64_t at = s.query_position + t, key = s.key_position + j;
+    const int64_t document = s.document_start ? s.document_start.as<int32_t>()[b * held + s.query + t] : 0;
+    return key <= at && key >= document && (!s.window || key > at - s.window);
+  }
+};
+
+}  // namespace
+
+void attention_part_forward(Context&, const AttentionPartForward& a) {
+  const AttentionStretch& s = a.at;
+  const StretchLayout l{s};
+  for (int64_t b = 0; b < s.qkv.shape[0]; ++b)
+    for (int64_t h = 0; h < s.heads; ++h)
+      for (int64_t t = 0; t < s.queries; ++t) {
+        const auto score = [&](int64_t j) {
+          return s.scale * dot(s.qkv, l.q(b, t, h), s.kv, l.k(b, j, h), l.dh);
+        };
+        const double before = static_cast<double>(get(a.lse, l.lse(b, t, h)));
+        double top = before;
+        for (int64_t j = 0; j < s.keys; ++j)
+          if (l.sees(b, t, j)) top = std::max(top, score(j));
+        if (top == -INFINITY) continue;
+        double sum = std::exp(before - top);
+        for (int64_t j = 0; j < s.keys; ++j)
+          if (l.sees(b, t, j)) sum += std::exp(score(j) - top);
+        put(a.lse, l.lse(b, t, h), static_cast<float>(top + std::log(sum)));
+        for (int64_t d = 0; d < l.dh; ++d) {
+          double o = static_cast<double>(get(a.out, l.out(b, t, h) + d)) * std::exp(before - top) / sum;
+          for (int64_t j = 0; j < s.keys; ++j)
+            if (l.sees(b, t, j))
+              o += std::exp(score(j) - top) / sum * static_cast<double>(get(s.kv, l.v(b, j, h) + d));
+          put(a.out, l.out(b, t, h) + d, static_cast<float>(o));
+        }
+      }
+}
+
+void attention_part_backward(Context&, const AttentionPartBackward& a) {
+  const AttentionStretch& s = a.at;
+  const StretchLayout l{s};
+  std::vector<double> dq(static_cast<size_t>(a.dq.count()), 0.0),
+      dkv(static_cast<size_t>(a.dkv.count()), 0.0);
+  for (int64_t b = 0; b < s.qkv.shape[0]; ++b)
+    for (int64_t h = 0; h < s.heads; ++h)
+      for (int64_t t = 0; t < s.queries; ++t) {
+        const int64_t q = l.q(b, t, h), o = l.out(b, t, h);
+        const double lse = get(a.lse, l.lse(b, t, h)), delta = dot(a.out, o, a.dout, o, l.dh);
+        for (int64_t j = 0; j < s.keys; ++j) {
+          if (!l.sees(b, t, j)) continue;
+          const int64_t k = l.k(b, j, h), v = l.v(b, j, h);
+          const double p = std::exp(s.scale * dot(s.qkv, q, s.kv, k, l.dh) - lse);
+          const double ds = s.scale * p * (dot(a.dout, o, s.kv, v, l.dh) - delta);
+          for (int64_t d = 0; d < l.dh; ++d) {
+            dkv[static_cast<size_t>(v + d)] += p * static_cast<double>(get(a.dout, o + d));
+            dkv[static_cast<size_t>(k + d)] += ds * static_cast<double>(get(s.qkv, q + d));
+            dq[static_cast<size_t>(o + d)] += ds * static_cast<double>(get(s.kv, k + d));
+          }
+        }
+      }
+  const auto add = [](const TensorView& to, const std::vector<double>& from) {
+    for (int64_t i = 0; i < to.count(); ++i)
+      put(to, i, static_cast<float>(static_cast<double>(get(to, i)) + from[static_cast<size_t>(i)]));
+  };
+  add(a.dq, dq);
+  add(a.dkv, dkv);
+}
+
 }  // namespace stoker::ops::ref

@@ -57,6 +57,7 @@ HoursEstimate planned_hours(std::string_view run, double parameters_B, double to
   if (model) {
     request.run.model = model->spec;
     request.score_scale = model->score_scale;
+    request.scan_elements = model->scan_elements;
   } else {
     request.run.model = shape_for_parameters(parameters_B * 1e9);
     note = "llama-shaped model; ";

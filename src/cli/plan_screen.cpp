@@ -73,8 +73,8 @@ std::string plan_screen(const Assessment& a) {
   out += line("fits", fmt::format("{}: {:.1f} of {:.1f} GiB on the fullest accelerator",
                                   a.fits ? to_string(p.memory.verdict) : std::string_view("NO"),
                                   in_gibibytes(p.memory.peak), in_gibibytes(p.memory.capacity)));
-  out += line("layout", fmt::format("{}  ({} considered, {} fit)", describe(a.chosen.run),
-                                    a.layouts.considered, a.layouts.fitting));
+  out += line("layout", fmt::format("{}  ({} considered, {} too large)", describe(a.chosen.run),
+                                    a.layouts.considered, a.layouts.did_not_fit));
   if (!a.fits) {
     out += line("", "the leanest layout is shown; nothing below it is planned");
     for (const std::string& w : a.warnings) out += line("note", w);
@@ -86,6 +86,10 @@ std::string plan_screen(const Assessment& a) {
                           human_count(static_cast<double>(a.chosen.run.batch.tokens()) / a.step.mid.value()),
                           p.mfu * 100 / a.step.mid.value() * p.step.total.value(), human_count(a.steps),
                           human_count(static_cast<double>(a.chosen.run.batch.tokens()))));
+  out += line("",
+              fmt::format("range: nine of ten published runs like it ({}; {} runs held out) were within "
+                          "{:.0f} %, half within {:.0f} %",
+                          p.error_band_group, p.error_band_runs, 100 * p.error_band_p90, 100 * p.error_band));
   out += line("time",
               fmt::format("{} (50 %), {} (90 %), {} (99 %); {} to {} with the step's error; goodput {:.1f} %",
                           human_days(a.wall_p50), human_days(a.wall_p90), human_days(a.wall_p99),

@@ -234,8 +234,9 @@ Assessment assess_with(const PlanRequest& request, LayoutChoice layouts, const A
   a.cap_slowdown = slowdown_from_cap(power, f);
   // A cap slows what computes, not what waits.
   const auto slowed = [&](double slow) { return 1 + power.utilisation * (slow - 1); };
-  const double error = p.error_band_p90 > 0 ? p.error_band_p90 : 0.2;
-  a.step = {p.step.total * ((1 - error) * slowed(a.cap_slowdown.low)),
+  // Errors are of the ratio: too fast by a third and too slow by a half are the same mistake.
+  const double error = p.error_band_p90;
+  a.step = {p.step.total * (1 / (1 + error) * slowed(a.cap_slowdown.low)),
             p.step.total * slowed(a.cap_slowdown.mid),
             p.step.total * ((1 + error) * slowed(a.cap_slowdown.high))};
   a.work = a.step * a.steps;

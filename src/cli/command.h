@@ -34,6 +34,7 @@ void add_plan_validate(CLI::App& plan);
 void add_plan_fit(CLI::App& plan);
 void add_plan_validate_energy(CLI::App& plan);
 void add_plan_compare(CLI::App& plan);
+void add_plan_calibrate(CLI::App& plan);
 void add_plan_check(CLI::App& plan);
 void add_plan_scale(CLI::App& plan);
 void add_plan_search(CLI::App& plan);

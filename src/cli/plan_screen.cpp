@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/progress.h"
 
 namespace stoker::cli {
 
@@ -192,7 +193,7 @@ std::string plan_explanation(const Assessment& a) {
       "  checkpoint {} in {:.3g} s (checkpoint.snapshot_gbps_per_accelerator); every {:.4g} s: exact {:.4g}, "
       "Young "
       "{:.4g}, Daly {:.4g}\n",
-      human_count(a.checkpoint_bytes) + "B", a.recovery.checkpoint_s, a.goodput.interval_s,
+      human_bytes(a.checkpoint_bytes), a.recovery.checkpoint_s, a.goodput.interval_s,
       a.goodput.cadence.exact_s, a.goodput.cadence.young_s, a.goodput.cadence.daly_s);
   out +=
       fmt::format("  mean time: {} work + {} checkpoints + {} lost work + {} outages + {} on fewer nodes\n",

@@ -206,7 +206,20 @@ void add_warnings(Assessment& a) {
   if (a.goodput.mean_goodput < 0.8)
     a.warnings.push_back(fmt::format("failures take {:.0f} % of the time: see failures.recovery",
                                      100 * (1 - a.goodput.mean_goodput)));
+  const Precision precision = r.run.precision;
+  if ((precision == Precision::kFp8 || precision == Precision::kFp4) &&
+      !(r.hardware.accelerator.peak(precision) > FlopsPerSecond(0)))
+    a.warnings.push_back(fmt::format("{} has no {} arithmetic: the next wider type's rate is planned with",
+                                     r.hardware.accelerator.name, to_string(precision)));
   if (!a.cost().possible) a.warnings.push_back("no price: " + a.cost().reason);
+  const PathCost* cheapest = nullptr;
+  for (const PathCost& c : a.paths)
+    if (c.possible && (!cheapest || c.total.mid < cheapest->total.mid)) cheapest = &c;
+  if (a.cost().possible && cheapest && a.cost().total.mid.value() > 3 * cheapest->total.mid.value())
+    a.warnings.push_back(fmt::format("{} costs {:.0f} times what {} does{}{}", to_string(a.cost().path),
+                                     a.cost().total.mid.value() / cheapest->total.mid.value(),
+                                     to_string(cheapest->path), a.cost().reason.empty() ? "" : ": ",
+                                     a.cost().reason));
 }
 
 }  // namespace

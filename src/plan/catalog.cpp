@@ -87,6 +87,7 @@ Named<CatalogModel> load_models() {
     s.expert_ffn = whole("expert_ffn"), s.shared_expert_ffn = whole("shared_expert_ffn");
     m.score_scale = t.number(r, "score_scale").value_or(1);
     m.scan_elements = t.number(r, "scan_elements").value_or(0);
+    if (t.text(r, "trained_in") == "fp8") m.precision = Precision::kFp8;
     validate(s);
     all.names.emplace_back(plain(m.name), r);
     for (const std::string& alias : split(t.text(r, "aliases"), ';')) all.names.emplace_back(plain(alias), r);

@@ -29,6 +29,7 @@ struct CatalogModel {
   // State-space layers: elements per token that their convolution, scan and gate read and write, over all
   // such layers, divided by the layers of `spec`.
   double scan_elements = 0;
+  std::optional<Precision> precision;  // that its makers trained it in, where it was not 16 bits
 };
 
 // What an engine does unless told otherwise: not fitted, from its documentation.

@@ -51,8 +51,6 @@ LayoutChoice choose_layouts(const PlanRequest& request, size_t keep) {
 
 std::string describe(const RunSpec& run) {
   std::string text = to_string(run.layout);
-  if (run.layout.virtual_stages > 1) text += fmt::format(" vp{}", run.layout.virtual_stages);
-  if (run.layout.expert > 1) text += fmt::format(" ep{}", run.layout.expert);
   text += fmt::format(", micro-batch {}, recompute {}", run.batch.micro_batch, to_string(run.recompute));
   if (adapts(run)) text += fmt::format(", {} rank {}", to_string(run.training), run.lora_rank);
   return text;

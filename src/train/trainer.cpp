@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -46,6 +47,12 @@ data::LoaderOptions training_data(const Recipe& r) {
 
 MicroBatch view(const data::Batch& b) {
   return {b.rows, b.length, b.tokens, b.targets, b.positions, b.document_start};
+}
+
+uint64_t peak_resident_bytes() {  // of this process so far
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return static_cast<uint64_t>(use.ru_maxrss) * 1024;
 }
 
 void resolve_with_dataset(Recipe& recipe, const data::Loader& loader) {
@@ -405,6 +412,7 @@ void Trainer::report(const StepResult& r, double seconds) {
                {"mfu", mfu},
                {"time_s", seconds},
                {"data_s", r.data_s},
+               {"peak_bytes", peak_resident_bytes()},
                {"batch", next_batch_ - 1}});
   if (hooks_.quiet) return;
   const std::string line =
@@ -519,6 +527,7 @@ RunSummary Trainer::run() {
                {"seconds", busy_s_},
                {"tokens_per_s", summary_.tokens_per_s},
                {"mfu", summary_.mfu},
+               {"peak_bytes", peak_resident_bytes()},
                {"weights_hash", summary_.weights_hash}});
   if (team_) team_->leave(true);
   return summary_;

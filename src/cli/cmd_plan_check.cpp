@@ -70,6 +70,9 @@ struct Term {
   double planned, measured;
 };
 
+// Steps left out: the first ones warm caches up and compile kernels.
+size_t warm_up(size_t steps) { return steps > 10 ? std::max<size_t>(2, steps / 20) : steps > 2 ? 1 : 0; }
+
 double error_of(const Term& t) { return t.planned / t.measured - 1; }
 
 void print_terms(const std::vector<Term>& terms) {
@@ -125,7 +128,7 @@ void check_recipe(const std::string& run, const std::string& path, const PlanOpt
   in.run.precision = recipe.precision;
   in.run.recompute = recipe.recompute;
   const Prediction planned = predict(in);
-  const size_t skip = log.steps.size() > 10 ? std::max<size_t>(2, log.steps.size() / 20) : 0;
+  const size_t skip = warm_up(log.steps.size());
   std::vector<double> times;
   for (size_t i = skip; i < log.steps.size(); ++i) times.push_back(log.steps[i].time_s);
   const double step = median(times);
@@ -168,8 +171,7 @@ void add_plan_check(CLI::App& plan) {
     if (o->file.empty())
       fail(ErrorKind::kUsage, "no plan to check: give one after the run, or put plan.toml into {}", *run);
     const Assessment a = assess(plan_request(*o));
-    // The first steps warm caches up.
-    const size_t skip = log.steps.size() > 10 ? std::max<size_t>(2, log.steps.size() / 20) : 0;
+    const size_t skip = warm_up(log.steps.size());
     std::vector<double> times, rates, mfus;
     for (size_t i = skip; i < log.steps.size(); ++i) {
       times.push_back(log.steps[i].time_s);

@@ -313,6 +313,11 @@ void RowReader::read_layout() {
           std::clamp<int64_t>(b.global_batch / l.data, 1, std::max<int64_t>(1, 16384 / b.sequence_length));
   } else {
     b.global_batch = b.micro_batch * l.data * (l.pipeline > 1 ? 4 * l.pipeline : 1);
+    // Large clusters train on millions of tokens a step.
+    if (out_.kind == "dense" && accelerators >= 256 && !stated_micro && l.zero_stage != 3) {
+      const int64_t usual = 4'000'000 / b.sequence_length, parts = b.micro_batch * l.data;
+      b.global_batch = std::max(b.global_batch, (usual + parts - 1) / parts * parts);
+    }
     assume(fmt::format("global batch {}", b.global_batch));
   }
   if (!stated_micro) assume(fmt::format("micro-batch {}", b.micro_batch));

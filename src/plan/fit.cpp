@@ -54,9 +54,9 @@ constexpr Freedom kTimeFreedom[] = {
 constexpr Freedom kMemoryFreedom[] = {
     {Term::kState, 0, 0, 0.03, 0, 0},
     {Term::kActivation, 0.2, 0, 0.4, 0.15, 0},
-    {Term::kActivationWhole, 0.3, 0, 0.4, 0.4, 0},
-    {Term::kScores, 0.4, 0, 0.5, 0.3, 0},
-    {Term::kLogits, 0.3, 0, 0.5, 0.1, 0},
+    {Term::kActivationWhole, 0.3, 0, 0.6, 0.4, 0},
+    {Term::kScores, 0.4, 0, 0.8, 0.3, 0},
+    {Term::kLogits, 0.3, 0, 0.8, 0.1, 0},
     {Term::kWorkspace, 0.5, 0.3, 0.8, 0.3, 0.3},
 };
 
@@ -346,7 +346,8 @@ EfficiencyTable fit_memory(const std::vector<PublishedRun>& runs, const Efficien
   Fitter fitter(start, kMemoryFreedom, options);
   for (const PublishedRun& run : runs) {
     if (!run.reason.empty()) continue;
-    if (run.peak_memory_gb) fitter.add(run, Observation::kPeakMemory, 2);
+    // A measured peak says far more than that a run fitted.
+    if (run.peak_memory_gb) fitter.add(run, Observation::kPeakMemory, 8);
     if (!memory_known(run)) continue;
     if (run.out_of_memory) fitter.add(run, Observation::kOutOfMemory, 1);
     else fitter.add(run, Observation::kRan, std::max(0.5, balance));

@@ -127,7 +127,7 @@ InputList list_inputs(const Recipe& recipe) {
 }
 
 std::string open_key(const SourceRecipe& source) {
-  return fmt::format("open/2 {} {}", source.text_field, source.main_content);
+  return fmt::format("open/3 {} {}", source.text_field, source.main_content);
 }
 
 Hash128 batch_key(const Recipe& recipe, const InputBatch& batch) {

@@ -155,12 +155,9 @@ std::unique_ptr<RecordReader> make_record_reader(std::string_view format, ByteSo
   if (format == "csv") return std::make_unique<CsvReader>(std::move(source), options);
   if (format == "warc") return std::make_unique<WarcReader>(std::move(source), options);
   if (format == "tar") return std::make_unique<TarReader>(std::move(source), options);
-  if (format == "parquet")
-    fail(ErrorKind::kUsage,
-         "this build reads no Parquet: Debian has no Arrow C++ library. Convert to JSON lines first "
-         "(docs/data-factory.md has the one-line command), or name another format");
-  fail(ErrorKind::kUsage, "unknown source format '{}': expected auto, text, html, jsonl, csv, warc or tar",
-       format);
+  if (format == "parquet") fail(ErrorKind::kUsage, "Parquet is read from a file, not from a stream");
+  fail(ErrorKind::kUsage,
+       "unknown source format '{}': expected auto, text, html, jsonl, csv, warc, tar or parquet", format);
 }
 
 std::string record_format_of_name(std::string_view name) {

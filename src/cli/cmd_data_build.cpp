@@ -12,6 +12,7 @@
 #include "data/corpus/factory_records.h"
 #include "data/corpus/factory_report.h"
 #include "data/corpus/label_classifier.h"
+#include "data/corpus/parquet_reader.h"
 #include "io/atomic_write.h"
 
 namespace stoker::cli {
@@ -39,6 +40,7 @@ void print_build(const corpus::BuildResult& r, bool json) {
                             {"text_bytes_out", r.text_bytes_out},
                             {"tokens", r.tokens},
                             {"seconds", r.seconds},
+                            {"parquet", corpus::parquet_support()},
                             {"timings", timings}}
                            .dump(2, ' ', false, Json::error_handler_t::replace));
     return;
@@ -135,7 +137,8 @@ void add_data_build(CLI::App& data) {
   build->add_flag("--json", flags->json, "print the counts and timings as JSON");
   build->footer(
       "Example:\n  stoker data build recipe.toml\nKilled or changed, it goes on with what is already "
-      "computed.");
+      "computed.\nParquet: " +
+      corpus::parquet_support() + ".");
   build->callback([flags] { run_build(flags->recipe, flags->json, flags->threads); });
 
   auto* report = data.add_subcommand("report", "What a build kept and dropped, and why");

@@ -1,6 +1,7 @@
 #include "data/corpus/factory_inputs.h"
 
 #include <glob.h>
+#include <simdjson.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 
 #include "base/error.h"
 #include "data/corpus/html_extract.h"
+#include "data/corpus/parquet_reader.h"
 #include "data/corpus/unicode_encoding.h"
 
 namespace stoker::corpus {
@@ -32,6 +34,10 @@ bool add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, c
     }
     format = "text";  // whoever names a file means it
   }
+  if (format == "parquet" && !parquet_built_in())
+    fail(ErrorKind::kUsage,
+         "source '{}': {} is Parquet, which is {}. Or convert it to JSON lines (docs/data-factory.md)",
+         recipe.name, path, parquet_support());
   InputFile file;
   file.source = source;
   file.path = path;
@@ -87,6 +93,57 @@ void add_path(InputList& list, std::vector<InputFile>& files, uint32_t source, c
   }
 }
 
+// The text field of an object, and its url or id as a name. Of a repeated key the last counts.
+void take_fields(const simdjson::dom::object& object, const std::string& field, ChunkDocument& out) {
+  bool found = false;
+  std::string_view url, id;
+  for (const auto [key, value] : object) {
+    std::string_view text;
+    const bool is_string = value.get(text) == simdjson::SUCCESS;
+    if (key == field) {
+      found = true;
+      out.bad = is_string ? "" : "field '" + field + "' is no string";
+      out.text = is_string ? std::string(text) : "";
+    }
+    if (key == "url" && is_string) url = text;
+    if (key == "id" && is_string) id = text;
+  }
+  if (!found) out.bad = "no field '" + field + "'";
+  if (out.name.empty()) out.name = url.empty() ? id : url;
+}
+
+// The same through the slower parser, which takes numbers of any size.
+void take_fields_of(const nlohmann::json& json, const std::string& field, ChunkDocument& out) {
+  const auto found = json.find(field);
+  if (found == json.end()) out.bad = "no field '" + field + "'";
+  else if (!found->is_string()) out.bad = "field '" + field + "' is no string";
+  else out.text = found->get<std::string>();
+  for (const char* key : {"url", "id"})
+    if (const auto name = json.find(key); out.name.empty() && name != json.end() && name->is_string())
+      out.name = name->get<std::string>();
+}
+
+void open_json(std::string& bytes, const std::string& field, ChunkDocument& out) {
+  static thread_local simdjson::dom::parser parser;
+  const size_t size = bytes.size();
+  bytes.reserve(size + simdjson::SIMDJSON_PADDING);
+  simdjson::dom::element root;
+  const auto error = parser.parse(bytes.data(), size, false).get(root);
+  if (error == simdjson::NUMBER_ERROR || error == simdjson::NUMBER_OUT_OF_RANGE) {
+    const auto json = nlohmann::json::parse(bytes, nullptr, false);
+    if (json.is_discarded()) out.bad = "not JSON";
+    else if (!json.is_object()) out.bad = "not a JSON object";
+    else take_fields_of(json, field, out);
+    return;
+  }
+  simdjson::dom::object object;
+  if (error) out.bad = "not JSON";
+  else if (root.get(object)) out.bad = "not a JSON object";
+  else take_fields(object, field, out);
+  // A parser keeps room for the longest record it has seen.
+  if (size > size_t{16} << 20) parser = simdjson::dom::parser();
+}
+
 }  // namespace
 
 InputList list_inputs(const Recipe& recipe) {
@@ -127,7 +184,7 @@ InputList list_inputs(const Recipe& recipe) {
 }
 
 std::string open_key(const SourceRecipe& source) {
-  return fmt::format("open/2 {} {}", source.text_field, source.main_content);
+  return fmt::format("open/4 {} {}", source.text_field, source.main_content);
 }
 
 Hash128 batch_key(const Recipe& recipe, const InputBatch& batch) {
@@ -170,7 +227,8 @@ std::optional<BatchReader::Piece> BatchReader::next() {
         if (!input_) input_ = std::make_unique<CompressedInput>(fs_, file.path);
         return input_->read(to, size);
       };
-      reader_ = make_record_reader(file.format, std::move(bytes), options);
+      reader_ = file.format == "parquet" ? make_parquet_reader(fs_, file.path, options)
+                                         : make_record_reader(file.format, std::move(bytes), options);
     }
     RawRecord record;
     if (!reader_->next(record)) {
@@ -196,18 +254,7 @@ ChunkDocument open_record(RawRecord record, uint32_t file, const SourceRecipe& s
   out.bad = std::move(record.bad);
   if (!out.bad.empty()) return out;
   if (record.kind == RecordKind::kJson) {
-    const auto json = nlohmann::json::parse(record.bytes, nullptr, false);
-    if (json.is_discarded()) out.bad = "not JSON";
-    else if (!json.is_object()) out.bad = "not a JSON object";
-    else {
-      const auto field = json.find(source.text_field);
-      if (field == json.end()) out.bad = "no field '" + source.text_field + "'";
-      else if (!field->is_string()) out.bad = "field '" + source.text_field + "' is no string";
-      else out.text = field->get<std::string>();
-      for (const char* key : {"url", "id"})
-        if (const auto name = json.find(key); out.name.empty() && name != json.end() && name->is_string())
-          out.name = name->get<std::string>();
-    }
+    open_json(record.bytes, source.text_field, out);
     return out;
   }
   const bool html = record.kind == RecordKind::kHtml;

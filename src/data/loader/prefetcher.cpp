@@ -7,7 +7,7 @@
 
 namespace stoker::data {
 
-Prefetcher::Prefetcher(const Loader& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first,
+Prefetcher::Prefetcher(const SampleSource& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first,
                        size_t depth)
     : loader_(loader),
       plan_(std::move(plan)),
@@ -16,7 +16,7 @@ Prefetcher::Prefetcher(const Loader& loader, std::function<SampleRange(uint64_t)
       to_fill_(first),
       thread_([this] { work(); }) {}
 
-Prefetcher::Prefetcher(const Loader& loader, int64_t rows, uint64_t first, size_t depth)
+Prefetcher::Prefetcher(const SampleSource& loader, int64_t rows, uint64_t first, size_t depth)
     : Prefetcher(
           loader,
           [rows](uint64_t i) {

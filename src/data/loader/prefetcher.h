@@ -14,7 +14,7 @@
 #include <mutex>
 #include <thread>
 
-#include "data/loader/loader.h"
+#include "data/loader/batch.h"
 
 namespace stoker::data {
 
@@ -26,10 +26,10 @@ struct SampleRange {
 class Prefetcher {
  public:
   // plan: pure, called on the prefetch thread. The loader must outlive this object.
-  Prefetcher(const Loader& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first = 0,
+  Prefetcher(const SampleSource& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first = 0,
              size_t depth = 4);
   // Batch i holds samples i * rows .. (i + 1) * rows - 1.
-  Prefetcher(const Loader& loader, int64_t rows, uint64_t first = 0, size_t depth = 4);
+  Prefetcher(const SampleSource& loader, int64_t rows, uint64_t first = 0, size_t depth = 4);
   ~Prefetcher();
   Prefetcher(const Prefetcher&) = delete;
 
@@ -46,7 +46,7 @@ class Prefetcher {
     Batch batch;
     std::exception_ptr failure;
   };
-  const Loader& loader_;
+  const SampleSource& loader_;
   std::function<SampleRange(uint64_t)> plan_;
   size_t depth_;
   uint64_t position_;

@@ -77,11 +77,11 @@ struct Far {
     auto staged = std::make_unique<StagedShardSource>(remote, local, dataset, "train", staging);
     if (source) *source = staged.get();
     return std::make_unique<Loader>(
-        dataset, LoaderOptions{"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0},
+        dataset, LoaderOptions{"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0},
         std::move(staged));
   }
   Batch expected(uint64_t first, int64_t rows) {
-    const Loader near(made->fs, "d", {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0});
+    const Loader near(made->fs, "d", {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0});
     Batch b;
     near.fill(first, rows, b);
     return b;
@@ -200,7 +200,7 @@ TEST(Staged, TheLoaderTakesUrlsAndErrorsNameThem) {
   Far far;
   const std::string cache = testing::TempDir() + "stoker-staged-test";
   io::remove_tree(io::real_file_system(), cache);
-  LoaderOptions o{"train", kLength, 3, PackingMode::kDocumentMasks, false, cache, 1 << 20};
+  LoaderOptions o{"train", kLength, 3, PackingMode::kDocumentMasks, false, cache, 1 << 20, "", 0};
   {
     const Loader loader(io::real_file_system(), far.server.url("d"), o);
     Batch got;

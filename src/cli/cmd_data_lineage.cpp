@@ -12,6 +12,7 @@
 #include "data/loader/lineage.h"
 #include "data/shard/dataset.h"
 #include "data/shard/dataset_diff.h"
+#include "data/shard/pack_plan.h"
 #include "io/object_store.h"
 #include "train/recipe.h"
 
@@ -341,7 +342,16 @@ void add_gc(CLI::App& data) {
       const auto dataset = data::Dataset::open(urls, path);
       for (const auto& split : dataset.manifest().splits)
         for (const auto& shard : split.shards)
-          needed.insert(shard.bin.hash.hex()), needed.insert(shard.idx.hash.hex());
+          for (const auto* file : {&shard.bin, &shard.idx, &shard.sums}) needed.insert(file->hash.hex());
+      if (dataset.directory().starts_with("http"))
+        continue;  // no listing: its packing plans are fetched again
+      for (const auto& name : urls.list(dataset.directory()))
+        if (name.ends_with(".plan.json")) {
+          const std::string plan_file = io::join(dataset.directory(), name);
+          const auto plan =
+              data::PackPlanManifest::parse(io::read_text(urls, plan_file, uint64_t{1} << 30), plan_file);
+          for (const auto& shard : plan.shards) needed.insert(shard.file.hash.hex());
+        }
     }
     uint64_t removed = 0, removed_bytes = 0, kept = 0;
     for (const auto& name : fs.list(f->cache)) {

@@ -111,6 +111,7 @@ struct ObjectFileSystem::Reply {
   std::string body;
   uint64_t length = 0;  // Content-Length
   double modified_unix_s = 0;
+  std::optional<uint64_t> range_first;  // Content-Range, where the server sends it
   bool too_long = false;
   uint64_t max_bytes = 0;
 };
@@ -198,6 +199,9 @@ void ObjectReadable::fetch(uint64_t offset, void* to, size_t bytes) const {
          "{}: the server sends whole files instead of the bytes asked for (no Range support). Use another "
          "server",
          path_);
+  if (reply.status == 206 && reply.range_first && *reply.range_first != offset)
+    fail(ErrorKind::kStorage, "{}: asked for {} bytes from byte {}, got bytes from {}", path_, bytes, offset,
+         *reply.range_first);
   if (reply.body.size() != bytes || reply.too_long)
     fail(ErrorKind::kStorage, "{}: asked for {} bytes from byte {}, got {}", path_, bytes, offset,
          reply.body.size());
@@ -270,6 +274,7 @@ ObjectFileSystem::Reply ObjectFileSystem::request_once(
   curl_easy_setopt(c, CURLOPT_FILETIME, 1L);
   curl_easy_setopt(c, CURLOPT_NOBODY, method == "HEAD" ? 1L : 0L);
   curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, s3 ? 0L : 1L);
   curl_easy_setopt(c, CURLOPT_MAXREDIRS, 5L);
   curl_easy_setopt(c, CURLOPT_USERAGENT, "stoker");
@@ -285,6 +290,19 @@ ObjectFileSystem::Reply ObjectFileSystem::request_once(
           return 0;
         }
         r.body.append(data, size * count);
+        return size * count;
+      });
+  curl_easy_setopt(c, CURLOPT_HEADERDATA, &reply);
+  curl_easy_setopt(
+      c, CURLOPT_HEADERFUNCTION, +[](char* data, size_t size, size_t count, void* to) -> size_t {
+        std::string line(data, std::min<size_t>(size * count, 100));
+        std::transform(line.begin(), line.end(), line.begin(),
+                       [](unsigned char ch) { return static_cast<char>(ch < 128 ? std::tolower(ch) : ch); });
+        constexpr std::string_view kName = "content-range: bytes ";
+        uint64_t first = 0;
+        if (line.starts_with(kName) &&
+            std::from_chars(line.data() + kName.size(), line.data() + line.size(), first).ec == std::errc())
+          static_cast<Reply*>(to)->range_first = first;
         return size * count;
       });
   const CURLcode code = curl_easy_perform(c);

@@ -237,6 +237,7 @@ void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
     store_->zero_grads();
     for (int64_t m = 0; m < micro_batches; ++m) {
       const double begin = monotonic_s();
+      if (team_) wait_for_data();
       prefetcher_->next(batch_);
       result.data_s += monotonic_s() - begin;
       losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), scale);
@@ -260,7 +261,7 @@ Trainer::StepResult Trainer::gradients() {
     team_->phase("compute", step_);
     const double begin = monotonic_s();
     own_gradients(losses, result);
-    const double took = monotonic_s() - begin;
+    const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
     if (tree_->span().size() > 0) team_->step_done(took / tree_->span().size());
     // Another rank may be slower than this one; one that is dead or stopped is found by other means long before.

@@ -95,6 +95,7 @@ class Trainer {
   void begin_together();
   void move_state(const parallel::MovePlan& plan, parallel::ShardedOptimizer& next);
   void share_values(int workers);
+  void wait_for_data();
   void share_counters(int source);
   void take_place();
   void sum_over_team(std::vector<double>& losses, StepResult& result);

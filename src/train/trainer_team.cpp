@@ -231,6 +231,15 @@ void Trainer::take_place() {
       next_batch_ * mine);
 }
 
+// Storage may be away for longer than the others wait in a collective. Whoever waits for it says so, and comes when they regroup.
+void Trainer::wait_for_data() {
+  if (prefetcher_->ready(0.3)) return;
+  team_->phase("data", step_);
+  while (!prefetcher_->ready(0.05))
+    if (const std::string why = team_->broken(); !why.empty()) throw comm::PeerError(-1, why);
+  team_->phase("compute", step_);
+}
+
 // The sum over all virtual ranks in store_->grads() (stage 0: all of it; stage 1: own and mirrored shard), the losses of all, the norm.
 void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
   comm::Communicator& comm = team_->comm();

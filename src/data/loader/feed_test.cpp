@@ -182,6 +182,7 @@ TEST(Feed, OnlyTheFutureMayChange) {
       const std::string name = before.schedule().sources()[a.source].name;
       same = name == feed.schedule().sources()[b.source].name && a.number == b.number &&
              before.loader(a.source).manifest_hash() == feed.loader(b.source).manifest_hash() &&
+             !before.loader(a.source).plan() == !feed.loader(b.source).plan() &&
              before.loader(a.source).window_of(a.number) == feed.loader(b.source).window_of(b.number);
     }
     EXPECT_EQ(same, words.empty()) << words;

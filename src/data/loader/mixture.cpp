@@ -73,7 +73,8 @@ MixtureSchedule::MixtureSchedule(std::vector<MixtureSource> sources, const std::
     : sources_(std::move(sources)) {
   if (sources_.empty()) fail(ErrorKind::kUsage, "a mixture needs at least one source");
   for (const auto& s : sources_)
-    if (s.samples_per_epoch == 0) fail(ErrorKind::kUsage, "source {} has no samples", s.name);
+    if (s.samples_per_epoch == 0 || s.limit == 0)
+      fail(ErrorKind::kUsage, "source {} has no samples, or may not be shown", s.name);
   if (phases.empty() || phases.front().first_sample != 0)
     fail(ErrorKind::kUsage, "the first phase of a mixture begins at sample 0");
   std::vector<uint64_t> used(sources_.size(), 0);

@@ -6,6 +6,7 @@
 // Errors        what fill() throws, next() rethrows for the batch it belongs to; after that every next() does
 // Threads       next, seek and wait_s from one thread
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -33,6 +34,7 @@ class Prefetcher {
   ~Prefetcher();
   Prefetcher(const Prefetcher&) = delete;
 
+  bool ready(double within_s);  // whether next() will not wait; waits so long for that
   void next(Batch& batch);    // swaps the next batch in; give it back the one before and nothing is allocated
   void seek(uint64_t index);  // the next next() gives batch `index`
   uint64_t position() const { return position_; }  // what next() will give
@@ -58,6 +60,7 @@ class Prefetcher {
   uint64_t to_fill_, generation_ = 0;
   uint64_t hinted_ = 0;  // the worker's own
   bool stop_ = false, failed_ = false;
+  std::atomic<bool> give_up_{false};  // a read that waits for storage ends with this object
   std::thread thread_;
 };
 

@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "data/loader/read_cancel.h"
 
 namespace stoker::data {
 namespace {
@@ -18,7 +19,9 @@ class LocalShardSource final : public ShardSource {
       : dataset_(std::move(dataset)),
         split_(dataset_.split(split)),
         retry_(std::move(retry)),
-        max_open_(std::max<size_t>(1, max_open)) {}
+        max_open_(std::max<size_t>(1, max_open)) {
+    if (!retry_.should_stop) retry_.should_stop = [] { return ReadCancel::wanted(); };
+  }
 
   // A mounted file system may go away for a while: then training stalls, and says so.
   void read(size_t shard, uint64_t first, std::span<int32_t> out) override {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <list>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "data/loader/read_cancel.h"
 #include "data/shard/block_sums.h"
 #include "io/atomic_write.h"
 
@@ -67,6 +69,7 @@ struct StagedShardSource::State {
     local.make_dirs(options.cache_directory);
     adopt_cache();
     options.retry.should_stop = [this] {
+      if (ReadCancel::wanted()) return true;
       std::lock_guard lock(mutex);
       return stop;
     };
@@ -301,11 +304,14 @@ struct StagedShardSource::State {
           b.wanted = true;
           if (b.state == BlockState::kQueued) wanted.push_back(key);
           wake_fetchers.notify_one();
-          wake_readers.wait(lock, [&] {
+          const auto arrived = [&] {
             const auto it = blocks.find(key);
             return it == blocks.end() || it->second.state == BlockState::kReady ||
                    it->second.state == BlockState::kFailed;
-          });
+          };
+          while (!wake_readers.wait_for(lock, std::chrono::milliseconds(100), arrived))
+            if (ReadCancel::wanted())
+              fail(ErrorKind::kCancelled, "a read was given up while waiting for storage");
           continue;
         }
         recent.splice(recent.begin(), recent, b.recent);

@@ -84,7 +84,7 @@ TEST(PackPlan, EveryTokenOfEveryKeptDocumentIsInOneRow) {
       const auto plan = build_pack_plan(fs, dataset, "train", "p", 64, options);
       EXPECT_EQ(open_pack_plan(fs, dataset, "p", "train"), plan);
       EXPECT_EQ(verify_pack_plan(fs, dataset, "p"), std::vector<std::string>{});
-      EXPECT_LT(plan.padding(), window == 700 ? 0.12 : 0.02);
+      EXPECT_LT(plan.padding(), window == 700 ? 0.12 : 0.05);
       EXPECT_EQ(plan.documents + plan.documents_left_out, 600u);
       for (size_t s = 0; s < 3; ++s) {
         const auto file = fs.open_read(dataset.path_of(plan.shards[s].file));

@@ -112,11 +112,11 @@ path = "set"
 sequence_length = 32
 packing = "best_fit"
 [train]
-steps = 3000
+steps = 600
 global_batch = 8
 micro_batch = 2
 [checkpoint]
-every = 1000
+every = 200
 [eval]
 windows = 4
 TOML

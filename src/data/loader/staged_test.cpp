@@ -323,7 +323,6 @@ TEST(Staged, HostileAnswersAreErrors) {
         std::string("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabcdefghij"),
         std::string("HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\r\ncde"),
         std::string("HTTP/1.1 206 Partial Content\r\nContent-Length: 9\r\n\r\ncdefghijk"),
-        std::string("HTTP/1.1 206 Partial Content\r\nContent-Length: 99999999999999999999\r\n\r\ncdef"),
         std::string("HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\n\r\ncd"),
         std::string(
             "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\ncdef"),

@@ -74,7 +74,7 @@ read -r AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY < <("$python" keys.py "http://12
 export AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_DEFAULT_REGION=us-east-1
 
 mkdir text
-for i in $(seq 60); do sed "s/^/$i /" "$source/tests/golden/tokenizer/training.txt" | head -c $((400 + i * 97)) >"text/a name with spaces + $i.txt"; done
+for i in $(seq 60); do head -c $((400 + i * 97)) <(sed "s/^/$i /" "$source/tests/golden/tokenizer/training.txt") >"text/a name with spaces + $i.txt"; done
 "$stoker" data prepare text --out set --vocab-size 400 --held-out 0.2 --pack 32 >/dev/null
 "$python" upload.py "http://127.0.0.1:$port" set
 "$python" - "http://127.0.0.1:$port" <<'PY'
@@ -89,13 +89,15 @@ export AWS_ENDPOINT_URL=http://127.0.0.1:$(cat door.port)
 (export AWS_SECRET_ACCESS_KEY=wrong; "$stoker" data show s3://bucket/set >/dev/null 2>refused.err) && die "a wrong key was accepted"
 grep -q 'not allowed (HTTP 403)' refused.err || { cat refused.err >&2; die "a wrong key: expected \"not allowed\""; }
 say "ok  a wrong secret key is refused by the server, and the message names the variables"
-"$stoker" data verify s3://bucket/set | grep -q ': sound' || die "verify"
+"$stoker" data verify s3://bucket/set >verified || die "verify"
+grep -q ': sound' verified || die "verify"
 say "ok  stoker data verify s3://bucket/set (its packing plan was found by listing)"
 "$stoker" data prepare s3://bucket/raw --out again --tokenizer set/tokenizer.json --held-out 0.2 --pack 32 >/dev/null
 cmp set/train_00000.bin again/train_00000.bin || die "prepared from s3:// it is another dataset"
 say "ok  stoker data prepare s3://bucket/raw gives the same shards as from the disk"
 printf 'name = "far"\noutput = "built"\nwork = "work"\n[[source]]\nname = "s"\npaths = ["s3://bucket/raw"]\n' >build.toml
-"$stoker" data build build.toml | grep -q '^documents   60 in' || die "data build from a prefix"
+"$stoker" data build build.toml >built.out
+grep -q '^documents   60 in' built.out || { cat built.out >&2; die "data build from a prefix"; }
 say "ok  stoker data build reads all objects below s3://bucket/raw"
 
 cat >recipe.toml <<'TOML'

@@ -64,7 +64,8 @@ void run_build(const std::string& path, bool json, int threads) {
   auto recipe =
       corpus::parse_recipe(io::read_text(fs, path), path, std::filesystem::path(path).parent_path().string());
   if (threads > 0) recipe.threads = threads;
-  io::ObjectFileSystem urls(fs, io::patient_object_store_options());  // sources may be s3://, http:// and https://
+  io::ObjectFileSystem urls(
+      fs, io::patient_object_store_options());  // sources may be s3://, http:// and https://
   print_build(corpus::build_corpus(urls, recipe), json);
 }
 

@@ -123,7 +123,9 @@ void add_prepare(CLI::App& data) {
       fail(ErrorKind::kUsage, "--threads: expected 1 to 4096, found {}", options.threads);
     options.held_out_ppm = static_cast<uint32_t>(std::llround(f->held_out * 1e6));
     if (bad->count()) options.max_bad = f->max_bad;
-    io::ObjectFileSystem urls(io::real_file_system(), io::patient_object_store_options());  // inputs may be s3://, http:// and https://
+    io::ObjectFileSystem urls(
+        io::real_file_system(),
+        io::patient_object_store_options());  // inputs may be s3://, http:// and https://
     const auto report = corpus::prepare(urls, options);
     for (const auto& line : report.first_bad) fmt::print(stderr, "bad: {}\n", line);
     if (report.bad > report.first_bad.size())

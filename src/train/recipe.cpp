@@ -10,7 +10,6 @@
 
 #include "base/checked.h"
 #include "base/edit_distance.h"
-#include "data/shard/strict_json.h"
 #include "io/file_system.h"
 #include "spec/hf_config.h"
 #include "spec/presets.h"
@@ -260,7 +259,7 @@ void read_sources(Reader& r, Recipe& o) {
     s.refuse_unknown();
     if (source.path.empty())
       fail(ErrorKind::kUsage, "{}: path is missing: a dataset's directory or URL", s.file());
-    if (!data::is_plain_name(source.name))
+    if (!data::is_source_name(source.name))
       fail(ErrorKind::kUsage, "{}: name is \"{}\": expected letters, digits, '_' and '-'", s.file(),
            source.name);
     o.data.sources.push_back(std::move(source));

@@ -57,7 +57,8 @@ void add_far(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files,
   if (info.directory) {
     for (const auto& name : fs.list(url))
       if (!name.starts_with('.'))
-        add_far(fs, list, files, source, recipe, io::join(url, name), below.empty() ? name : below + "/" + name);
+        add_far(fs, list, files, source, recipe, io::join(url, name),
+                below.empty() ? name : below + "/" + name);
     return;
   }
   InputFile file;

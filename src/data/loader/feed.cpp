@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "data/loader/feed_description.h"
+#include "data/shard/strict_json.h"
 
 namespace stoker::data {
 namespace {
@@ -64,6 +65,8 @@ SourceIdentity identity_of(const std::string& name, const Loader& loader) {
   return id;
 }
 }  // namespace
+
+bool is_source_name(const std::string& name) { return is_plain_name(name); }
 
 uint64_t source_seed(uint64_t seed, const std::string& name) {
   return name == "data" ? seed : random_u64({seed, hash64(name)}, 0);

@@ -95,6 +95,8 @@ class Feed final : public SampleSource {
   std::unique_ptr<MixtureSchedule> schedule_;
 };
 
+// Letters, digits, '-', '_' and '.', as in a recipe's table of weights.
+bool is_source_name(const std::string& name);
 // The seed of a source's order.
 uint64_t source_seed(uint64_t seed, const std::string& name);
 

@@ -95,6 +95,8 @@ class Experiment {
     v.lost = check.lost;
     v.repeated = check.repeated;
     v.batches = check.batches;
+    for (const auto& [name, source] : check.sources)  // of a mixture: each in its own numbering
+      v.lost += source.lost, v.repeated += source.repeated;
     return v;
   }
 

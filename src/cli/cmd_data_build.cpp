@@ -14,6 +14,7 @@
 #include "data/corpus/label_classifier.h"
 #include "data/corpus/parquet_reader.h"
 #include "io/atomic_write.h"
+#include "io/object_store.h"
 
 namespace stoker::cli {
 namespace {
@@ -65,7 +66,9 @@ void run_build(const std::string& path, bool json, int threads) {
   auto recipe =
       corpus::parse_recipe(io::read_text(fs, path), path, std::filesystem::path(path).parent_path().string());
   if (threads > 0) recipe.threads = threads;
-  print_build(corpus::build_corpus(fs, recipe), json);
+  io::ObjectFileSystem urls(
+      fs, io::patient_object_store_options());  // sources may be s3://, http:// and https://
+  print_build(corpus::build_corpus(urls, recipe), json);
 }
 
 // A version's directory, or the folder of versions with its pointer to the newest.

@@ -273,7 +273,8 @@ void Membership::accuse(const std::string& worker, uint64_t generation, const st
     remove(*w, "ended", fmt::format("has ended, as {} saw", worker));
     return try_form();
   }
-  accused_[accused].insert(generation);
+  // One that waits for its data is late through no fault of its link; it comes to the gate like the others.
+  if (w->pulse.phase != "data") accused_[accused].insert(generation);
   accused_step_ = std::max(accused_step_, std::max(by->pulse.step, w->pulse.step));
   break_generation(fmt::format("{} could not reach {}", worker, accused));
 }

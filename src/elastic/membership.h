@@ -7,7 +7,8 @@
 //   generation.
 // Detection    ended: its supervisor or a peer's report plus a missing heartbeat; silent: no heartbeat for
 //              heartbeat_timeout_s; stuck: alive but not at the gate regroup_timeout_s after the generation
-//              broke; link: accused by others in kAccusations generations without a finished step between;
+//              broke; link: accused by others in kAccusations generations without a finished step between
+//              (not while it says that it waits for data);
 //              slow: more than straggler_factor x the median compute time for straggler_steps steps (named,
 //              not evicted)
 // Ranks        survivors keep their order, newcomers follow in the order of joining

@@ -12,18 +12,20 @@ namespace stoker::train {
 namespace {
 
 nlohmann::json to_json(const LedgerLine& l) {
-  return {{"batch", l.batch},
-          {"step", l.step},
-          {"first_sample", l.first_sample},
-          {"samples", l.samples},
-          {"generation", l.generation},
-          {"workers", l.workers}};
+  nlohmann::json j{{"batch", l.batch},
+                   {"step", l.step},
+                   {"first_sample", l.first_sample},
+                   {"samples", l.samples},
+                   {"generation", l.generation},
+                   {"workers", l.workers}};
+  for (const auto& s : l.sources) j["sources"][s.name] = {s.first, s.samples};
+  return j;
 }
 
 }  // namespace
 
-Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch,
-               uint64_t generation) {
+Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation,
+               const std::function<std::vector<SourceShare>(uint64_t)>& sources_of) {
   std::string kept;
   uint64_t expected = 0;
   {
@@ -35,9 +37,11 @@ Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_pe
       ++expected;
     }
   }
-  for (; expected < next_batch; ++expected)
-    kept +=
-        to_json({expected, expected * samples_per_batch, samples_per_batch, generation, 0, {}}).dump() + "\n";
+  for (; expected < next_batch; ++expected) {
+    LedgerLine line{expected, expected * samples_per_batch, samples_per_batch, generation, 0, {}, {}};
+    if (sources_of) line.sources = sources_of(expected);
+    kept += to_json(line).dump() + "\n";
+  }
   io::write_file_atomic(io::real_file_system(), path, kept);
   file_ = std::fopen(path.c_str(), "ae");
   if (file_ == nullptr) fail(ErrorKind::kStorage, "cannot append to {}", path);
@@ -53,6 +57,7 @@ void Ledger::write(const LedgerLine& line) {
 
 LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t samples_per_batch) {
   std::vector<uint8_t> seen(batches * samples_per_batch, 0);
+  std::map<std::string, std::vector<std::pair<uint64_t, uint64_t>>> ranges;  // of each source: first, end
   LedgerCheck out;
   std::ifstream in(path);
   for (std::string line; std::getline(in, line);) {
@@ -65,8 +70,22 @@ LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t sam
       out.repeated += seen[s] != 0;
       seen[s] = 1;
     }
+    if (j.contains("sources"))
+      for (const auto& [name, range] : j["sources"].items())
+        ranges[name].emplace_back(range.at(0), range.at(0).get<uint64_t>() + range.at(1).get<uint64_t>());
   }
   out.lost = static_cast<uint64_t>(std::count(seen.begin(), seen.end(), 0));
+  for (auto& [name, list] : ranges) {
+    auto& source = out.sources[name];
+    std::sort(list.begin(), list.end());
+    uint64_t end = 0;
+    for (const auto& [first, stop] : list) {
+      source.samples += stop - first;
+      if (first > end) source.lost += first - end;
+      else source.repeated += std::min(end, stop) - first;
+      end = std::max(end, stop);
+    }
+  }
   return out;
 }
 

@@ -123,6 +123,11 @@ void Team::form(const Progress& mine) {
   }
 }
 
+std::string Team::broken() const {
+  std::lock_guard lock(comm_mutex_);
+  return broken_ == generation() ? (broken_why_.empty() ? "the generation is over" : broken_why_) : "";
+}
+
 void Team::lost(const comm::PeerError& error) {
   const int culprit = error.peer();
   if (culprit < 0 || culprit >= size() || culprit == rank())

@@ -49,6 +49,8 @@ class Team {
   int rank() const { return assignment_.rank; }
   int size() const { return static_cast<int>(assignment_.members.size()); }
   uint64_t generation() const { return assignment_.generation; }
+  // Why this generation is over, as the coordinator says; empty while it is not. For waits that no collective ends.
+  std::string broken() const;
   const std::string& worker() const { return config_.link.who.worker; }
   const std::string& worker(int rank) const {
     return assignment_.members.at(static_cast<size_t>(rank)).who.worker;
@@ -76,7 +78,7 @@ class Team {
   std::unique_ptr<comm::FlightRecorder> recorder_;
   elastic::Assignment assignment_;
   std::vector<comm::LeafSpan> spans_;
-  std::mutex comm_mutex_;  // comm_ against the abort from the link's thread
+  mutable std::mutex comm_mutex_;  // comm_ against the abort from the link's thread
   std::unique_ptr<comm::Communicator> comm_;
   comm::FaultTransport* fault_ = nullptr;  // of comm_
   uint64_t broken_ = 0;                    // the last generation that the coordinator called broken

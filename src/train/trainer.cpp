@@ -7,6 +7,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/checked.h"
 #include "base/progress.h"
 #include "base/stop.h"
 #include "base/threads.h"
@@ -34,15 +35,6 @@ std::string first_difference(const std::string& saved, const std::string& now) {
   return "a key is new";
 }
 
-data::LoaderOptions training_data(const Recipe& r) {
-  data::LoaderOptions o;
-  o.split = r.train_split;
-  o.sequence_length = r.sequence_length;
-  o.seed = r.seed;
-  o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
-  return o;
-}
-
 }  // namespace
 
 MicroBatch view(const data::Batch& b) {
@@ -55,8 +47,8 @@ uint64_t peak_resident_bytes() {  // of this process so far
   return static_cast<uint64_t>(use.ru_maxrss) * 1024;
 }
 
-void resolve_with_dataset(Recipe& recipe, const data::Loader& loader) {
-  const int64_t vocabulary = loader.manifest().tokenizer.vocabulary;
+void resolve_with_dataset(Recipe& recipe, const data::Feed& feed) {
+  const int64_t vocabulary = feed.manifest().tokenizer.vocabulary;
   if (recipe.model.vocab < vocabulary)
     fail(ErrorKind::kUsage,
          "model.vocab is {}, but the dataset's tokenizer has {} tokens: raise model.vocab or leave it out of "
@@ -73,7 +65,7 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   if (recipe_.threads) set_compute_threads(recipe_.threads);
   recipe_.threads = compute_threads();  // part of the run's identity: another number sums in another order
   if (!recipe_.kernels.empty()) context_.force(recipe_.kernels);
-  loader_ = std::make_unique<data::Loader>(fs_, recipe_.data_path, training_data(recipe_));
+  loader_ = std::make_unique<data::Feed>(fs_, feed_options(recipe_));
   resolve_with_dataset(recipe_, *loader_);
   fs_.make_dirs(recipe_.run_dir);
   if (team_) {
@@ -155,6 +147,56 @@ void Trainer::resolve_schedule() {
       static_cast<int64_t>(std::llround(recipe_.decay_ratio * static_cast<double>(recipe_.steps)));
 }
 
+// What has been shown may not change; what comes may.
+void Trainer::check_data(const checkpoint::TrainingState& saved) const {
+  const auto extra = nlohmann::json::parse(saved.trainer, nullptr, false);
+  const auto feed = extra.is_object() ? extra.value("feed", nlohmann::json()) : nlohmann::json();
+  if (!feed.is_object()) {  // written before mixtures were known
+    if (saved.manifest_hash != loader_->manifest_hash().hex())
+      fail(ErrorKind::kUsage,
+           "the run in {} was made from dataset {}, but this is dataset {}: give the dataset it began with, "
+           "or "
+           "another run.dir",
+           recipe_.run_dir, saved.manifest_hash, loader_->manifest_hash().hex());
+    return;
+  }
+  const auto samples = static_cast<uint64_t>(recipe_.global_batch);
+  const std::string difference =
+      loader_->past_difference(feed.dump(), checked_mul(saved.next_batch, samples, "samples"), samples);
+  if (!difference.empty())
+    fail(ErrorKind::kUsage,
+         "the run in {} has been shown other data than this recipe says: {}. Give it back what it had, or "
+         "give "
+         "another run.dir",
+         recipe_.run_dir, difference);
+}
+
+// The account of the data: how far into which source the run is when batch `batch` begins.
+void Trainer::log_data(uint64_t batch) {
+  const auto sample = checked_mul(batch, static_cast<uint64_t>(recipe_.global_batch), "samples");
+  const auto& schedule = loader_->schedule();
+  data_phase_ = schedule.phase_of(std::min(sample, schedule.end() - 1));
+  nlohmann::json sources = nlohmann::json::array();
+  const auto used = loader_->used(0, std::min(sample, schedule.end()));
+  for (size_t i = 0; i < used.size(); ++i)
+    sources.push_back({{"name", used[i].name},
+                       {"share", schedule.share(data_phase_, i)},
+                       {"samples", used[i].samples},
+                       {"epochs", used[i].epochs()}});
+  log_->write(
+      {{"event", "data"}, {"step", step_}, {"batch", batch}, {"phase", data_phase_}, {"sources", sources}});
+}
+
+// For the ledger: what a batch takes of each source; empty where there is one.
+std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
+  std::vector<SourceShare> out;
+  if (loader_->sources() < 2) return out;
+  const auto samples = static_cast<uint64_t>(recipe_.global_batch);
+  for (const auto& use : loader_->used(batch * samples, samples))
+    out.push_back({use.name, use.first, use.samples});
+  return out;
+}
+
 void Trainer::begin_or_resume() {
   recipe_.schedule.warmup_steps = recipe_.schedule.decay_steps = 0;
   const auto listed = checkpoints_->list();
@@ -163,16 +205,16 @@ void Trainer::begin_or_resume() {
     recipe_.steps = steps_in(recipe_.minutes);
   }
   resolve_schedule();
+  if (const uint64_t batches = loader_->end() / static_cast<uint64_t>(recipe_.global_batch);
+      batches < static_cast<uint64_t>(recipe_.steps))
+    fail(ErrorKind::kUsage, "the run has {} steps, but its data ends after {}: {}", recipe_.steps, batches,
+         loader_->end_reason());
   if (listed.empty()) {
     initial_weights();
   } else {
     const checkpoint::Checkpoint saved = checkpoints_->open_latest();
     const checkpoint::TrainingState& s = saved.state();
-    if (s.manifest_hash != loader_->manifest_hash().hex())
-      fail(ErrorKind::kUsage,
-           "the run in {} was made from dataset {}, but {} is dataset {}: give the dataset it began with, or "
-           "another run.dir",
-           recipe_.run_dir, s.manifest_hash, recipe_.data_path, loader_->manifest_hash().hex());
+    check_data(s);
     if (s.recipe_hash != hash128(recipe_.identity()))
       fail(ErrorKind::kUsage,
            "the run in {} has another recipe: {}. Give the recipe it began with, or another run.dir.",
@@ -197,13 +239,15 @@ void Trainer::begin_or_resume() {
 void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
   const int64_t micro_batches = recipe_.global_batch / recipe_.micro_batch / recipe_.virtual_ranks;
   const comm::LeafSpan leaves = tree_ ? tree_->span() : comm::LeafSpan{0, 1};
+  const float scale = gradient_scale();
   for (int v = leaves.begin; v < leaves.end; ++v) {
     store_->zero_grads();
     for (int64_t m = 0; m < micro_batches; ++m) {
       const double begin = monotonic_s();
+      if (team_) wait_for_data();
       prefetcher_->next(batch_);
       result.data_s += monotonic_s() - begin;
-      losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), gradient_scale());
+      losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), scale);
     }
     if (!tree_) continue;
     std::memcpy(tree_->open(v), store_->grads().data, store_->grads().bytes());
@@ -212,7 +256,9 @@ void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
 }
 
 float Trainer::gradient_scale() const {
-  return static_cast<float>(1.0 / static_cast<double>(recipe_.global_batch * recipe_.sequence_length));
+  const auto rows = static_cast<uint64_t>(recipe_.global_batch);
+  return static_cast<float>(1.0 / static_cast<double>(std::max<uint64_t>(
+                                      1, loader_->targets_in(next_batch_ * rows, recipe_.global_batch))));
 }
 
 Trainer::StepResult Trainer::gradients() {
@@ -222,7 +268,7 @@ Trainer::StepResult Trainer::gradients() {
     team_->phase("compute", step_);
     const double begin = monotonic_s();
     own_gradients(losses, result);
-    const double took = monotonic_s() - begin;
+    const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
     if (tree_->span().size() > 0) team_->step_done(took / tree_->span().size());
     // Another rank may be slower than this one; one that is dead or stopped is found by other means long before.
@@ -328,7 +374,10 @@ checkpoint::TrainingState Trainer::state() const {
                                                             : config.eos_token;
   s.model_config = to_hf_config(config);
   s.software = "stoker " STOKER_VERSION;
-  s.trainer = nlohmann::json{{"losses", watch_.state()}, {"skips_in_a_row", skips_in_a_row_}}.dump();
+  s.trainer = nlohmann::json{{"losses", watch_.state()},
+                             {"skips_in_a_row", skips_in_a_row_},
+                             {"feed", nlohmann::json::parse(loader_->description())}}
+                  .dump();
   return s;
 }
 
@@ -344,6 +393,7 @@ void Trainer::save(const parallel::ShardedOptimizer& whole) {
   writer_->start(std::move(tensors), state(), std::move(attachments));
   record_for_ = step_;
   recorded_.reset();
+  if (speaks()) log_data(next_batch_);
 }
 
 void Trainer::collect_saves(bool wait) {
@@ -440,10 +490,14 @@ void Trainer::finish_batch(const StepResult& r) {
   if (!sound && prefetcher_) prefetcher_->seek(next_batch_ * micro_batches_);
   if (ledger_) {
     const auto samples = static_cast<uint64_t>(recipe_.global_batch);
-    LedgerLine line{batch, batch * samples, samples, team_->generation(), step_, {}};
+    LedgerLine line{batch, batch * samples, samples, team_->generation(), step_, {}, {}};
     for (int rank = 0; rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
+    line.sources = sources_of_batch(batch);
     ledger_->write(line);
   }
+  const auto& schedule = loader_->schedule();
+  if (schedule.phase_of(next_batch_ * static_cast<uint64_t>(recipe_.global_batch)) != data_phase_ && speaks())
+    log_data(next_batch_);
   collect_saves(false);
   const double seconds = monotonic_s() - batch_began_s_;
   busy_s_ += seconds;
@@ -478,6 +532,7 @@ RunSummary Trainer::run() {
                {"dataset", loader_->manifest_hash().hex()},
                {"peak_gflops", peak_flops_ * 1e-9},
                {"tokens_per_step", recipe_.global_batch * recipe_.sequence_length}});
+  if (speaks()) log_data(next_batch_);
   int64_t evaluated = -1;
   while (step_ < recipe_.steps) {
     const int64_t before = step_;

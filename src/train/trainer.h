@@ -2,7 +2,8 @@
 // One process, one run: resume or begin, then steps of (gradients of V virtual ranks, their tree sum, clip, update), with
 // evaluation, checkpoints beside the training, and policies for bad losses.
 // Batch         batch n holds samples n*G .. n*G+G-1; virtual rank v the v-th part of them, in micro-batches, in order
-// Loss scale    gradients are means over the G*T positions of the global batch
+// Loss scale    loss and gradients are means over the positions of the global batch that have a target: G*T, less what rows of a packing
+//               plan leave empty
 // Resume        by the same command: the newest committed checkpoint of the run directory; refuses another dataset or recipe
 //               (Usage, naming what differs). The first step after it is compared with what the run before recorded: loss
 //               and gradient norm must be equal to the bit, or Internal says which differs and why that can be
@@ -17,7 +18,7 @@
 
 #include "checkpoint/background_writer.h"
 #include "comm/tree.h"
-#include "data/loader/loader.h"
+#include "data/loader/feed.h"
 #include "data/loader/prefetcher.h"
 #include "model/transformer.h"
 #include "parallel/sharded_optimizer.h"
@@ -54,7 +55,7 @@ struct RunSummary {
 };
 
 // Fills in what a recipe leaves to the dataset: the vocabulary.
-void resolve_with_dataset(Recipe& recipe, const data::Loader& loader);
+void resolve_with_dataset(Recipe& recipe, const data::Feed& feed);
 MicroBatch view(const data::Batch& batch);
 
 class Trainer {
@@ -81,6 +82,9 @@ class Trainer {
   void resolve_schedule();
   void one_batch();
   float gradient_scale() const;
+  void check_data(const checkpoint::TrainingState& saved) const;
+  void log_data(uint64_t batch);
+  std::vector<SourceShare> sources_of_batch(uint64_t batch) const;
   void own_gradients(std::vector<double>& losses, StepResult& result);
   void finish_batch(const StepResult& step);
 
@@ -91,6 +95,7 @@ class Trainer {
   void begin_together();
   void move_state(const parallel::MovePlan& plan, parallel::ShardedOptimizer& next);
   void share_values(int workers);
+  void wait_for_data();
   void share_counters(int source);
   void take_place();
   void sum_over_team(std::vector<double>& losses, StepResult& result);
@@ -109,7 +114,7 @@ class Trainer {
   TrainerHooks hooks_;
   io::FileSystem& fs_;
   ops::Context context_;
-  std::unique_ptr<data::Loader> loader_;
+  std::unique_ptr<data::Feed> loader_;
   std::unique_ptr<nn::ParameterStore> store_;
   std::unique_ptr<parallel::ShardedOptimizer> optimizer_, saved_whole_;
   std::unique_ptr<Transformer> model_;
@@ -131,6 +136,7 @@ class Trainer {
   std::optional<checkpoint::ReplayRecord> recorded_;  // waits for that checkpoint to be committed
   RunSummary summary_;
   double smoothed_step_s_ = 0;
+  size_t data_phase_ = 0;       // of the mixture, last written to the log
   uint64_t micro_batches_ = 0;  // of a batch, that this process computes
 
   Team* team_ = nullptr;

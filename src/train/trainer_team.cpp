@@ -179,6 +179,7 @@ void Trainer::share_counters(int source) {
                           {"tokens", tokens_seen_},
                           {"skips", skips_in_a_row_},
                           {"losses", watch_.state()},
+                          {"feed", loader_->description()},
                           {"steps", recipe_.steps},
                           {"loss", fmt::format("{:a}", summary_.loss)}}
                .dump();
@@ -190,6 +191,12 @@ void Trainer::share_counters(int source) {
   const auto j = nlohmann::json::parse(text);
   step_ = j.at("step");
   next_batch_ = j.at("next_batch");
+  if (j.at("feed").get<std::string>() != loader_->description())
+    fail(ErrorKind::kUsage,
+         "this worker's recipe mixes its data in another way than the running team's: {}. Start it with the "
+         "team's recipe",
+         loader_->past_difference(j.at("feed").get<std::string>(), data::MixtureSchedule::kForever,
+                                  static_cast<uint64_t>(recipe_.global_batch)));
   tokens_seen_ = j.at("tokens");
   skips_in_a_row_ = j.at("skips");
   watch_.restore(j.at("losses"));
@@ -207,8 +214,9 @@ void Trainer::take_place() {
                                                   static_cast<size_t>(store_->grads().count()));
   ledger_.reset();
   if (team_->rank() == 0)
-    ledger_ = std::make_unique<Ledger>(recipe_.run_dir + "/ledger.jsonl", next_batch_,
-                                       static_cast<uint64_t>(batch), team_->generation());
+    ledger_ =
+        std::make_unique<Ledger>(recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(batch),
+                                 team_->generation(), [this](uint64_t b) { return sources_of_batch(b); });
   prefetcher_.reset();
   if (micro_batches_ == 0) return;
   const uint64_t mine = micro_batches_;
@@ -221,6 +229,15 @@ void Trainer::take_place() {
                                  rows};
       },
       next_batch_ * mine);
+}
+
+// Storage may be away for longer than the others wait in a collective. Whoever waits for it says so, and comes when they regroup.
+void Trainer::wait_for_data() {
+  if (prefetcher_->ready(0.3)) return;
+  team_->phase("data", step_);
+  while (!prefetcher_->ready(0.05))
+    if (const std::string why = team_->broken(); !why.empty()) throw comm::PeerError(-1, why);
+  team_->phase("compute", step_);
 }
 
 // The sum over all virtual ranks in store_->grads() (stage 0: all of it; stage 1: own and mirrored shard), the losses of all, the norm.

@@ -12,6 +12,7 @@
 #include "data/corpus/html_extract.h"
 #include "data/corpus/parquet_reader.h"
 #include "data/corpus/unicode_encoding.h"
+#include "io/object_store.h"
 
 namespace stoker::corpus {
 namespace {
@@ -21,38 +22,66 @@ constexpr uint64_t kLargeFile = uint64_t{1} << 20;  // stored bytes: read in pie
 constexpr uint64_t kSmallestBatch = uint64_t{256}
                                     << 10;  // stored bytes before a batch may end by a name's hash
 
-bool add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
+// The format is the recipe's, or the name's; in folders others are left out and counted.
+void add_found(InputList& list, std::vector<InputFile>& files, const SourceRecipe& recipe, InputFile file,
+               bool named) {
+  file.format = recipe.format == "auto" ? record_format_of_name(file.name) : recipe.format;
+  if (file.format.empty()) {
+    if (!named) {
+      ++list.left_out;
+      return;
+    }
+    file.format = "text";  // whoever names a file means it
+  }
+  if (file.format == "parquet" && !parquet_built_in())
+    fail(ErrorKind::kUsage,
+         "source '{}': {} is Parquet, which is {}. Or convert it to JSON lines (docs/data-factory.md)",
+         recipe.name, file.path, parquet_support());
+  list.bytes += file.bytes;
+  files.push_back(std::move(file));
+}
+
+void add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
               const std::string& path, const std::string& name, bool named) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0)
     fail(ErrorKind::kUsage, "source '{}': cannot look at {}", recipe.name, path);
-  std::string format = recipe.format == "auto" ? record_format_of_name(name) : recipe.format;
-  if (format.empty()) {
-    if (!named) {
-      ++list.left_out;
-      return false;
-    }
-    format = "text";  // whoever names a file means it
-  }
-  if (format == "parquet" && !parquet_built_in())
-    fail(ErrorKind::kUsage,
-         "source '{}': {} is Parquet, which is {}. Or convert it to JSON lines (docs/data-factory.md)",
-         recipe.name, path, parquet_support());
   InputFile file;
   file.source = source;
   file.path = path;
   file.name = name;
-  file.format = format;
   file.bytes = static_cast<uint64_t>(info.st_size);
   file.modified_ns = static_cast<int64_t>(info.st_mtim.tv_sec) * 1000000000 + info.st_mtim.tv_nsec;
   file.inode = info.st_ino;
-  list.bytes += file.bytes;
-  files.push_back(std::move(file));
-  return true;
+  add_found(list, files, recipe, std::move(file), named);
 }
 
-void add_path(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
-              const std::string& path) {
+// What lies behind a URL: an object, or all objects below a prefix. Hidden names are left out as in folders.
+void add_far(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files, uint32_t source,
+             const SourceRecipe& recipe, const std::string& url, const std::string& below) {
+  const io::FileInfo info = fs.info(url);
+  if (info.directory) {
+    for (const auto& name : fs.list(url))
+      if (!name.starts_with('.'))
+        add_far(fs, list, files, source, recipe, io::join(url, name),
+                below.empty() ? name : below + "/" + name);
+    return;
+  }
+  InputFile file;
+  file.source = source;
+  file.path = url;
+  file.name = below.empty() ? io::name_of(url) : below;
+  file.bytes = info.size;
+  file.modified_ns = static_cast<int64_t>(info.modified_unix_s) * 1000000000;
+  add_found(list, files, recipe, std::move(file), below.empty());
+}
+
+void add_path(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files, uint32_t source,
+              const SourceRecipe& recipe, const std::string& path) {
+  if (io::is_url(path)) {
+    if (!fs.exists(path)) fail(ErrorKind::kUsage, "source '{}': nothing at {}", recipe.name, path);
+    return add_far(fs, list, files, source, recipe, path, "");
+  }
   std::error_code error;
   if (stdfs::is_directory(path, error)) {
     std::vector<std::string> found;
@@ -87,7 +116,7 @@ void add_path(InputList& list, std::vector<InputFile>& files, uint32_t source, c
          path);
   std::sort(found.begin(), found.end());
   for (const auto& file : found) {
-    if (stdfs::is_directory(file, error)) add_path(list, files, source, recipe, file);
+    if (stdfs::is_directory(file, error)) add_path(fs, list, files, source, recipe, file);
     else if (stdfs::is_regular_file(file, error))
       add_file(list, files, source, recipe, file, stdfs::path(file).filename().string(), true);
   }
@@ -146,11 +175,11 @@ void open_json(std::string& bytes, const std::string& field, ChunkDocument& out)
 
 }  // namespace
 
-InputList list_inputs(const Recipe& recipe) {
+InputList list_inputs(io::FileSystem& fs, const Recipe& recipe) {
   InputList list;
   for (uint32_t s = 0; s < recipe.sources.size(); ++s) {
     std::vector<InputFile> files;
-    for (const auto& path : recipe.sources[s].paths) add_path(list, files, s, recipe.sources[s], path);
+    for (const auto& path : recipe.sources[s].paths) add_path(fs, list, files, s, recipe.sources[s], path);
     if (files.empty())
       fail(ErrorKind::kUsage,
            "source '{}': no file whose name says what it holds (.txt .md .rst .html .jsonl .csv .warc .tar, "

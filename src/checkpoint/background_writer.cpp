@@ -126,6 +126,11 @@ void BackgroundWriter::before_update() {
   s.outcome.stall_s += clock_.now_s() - began_s;
 }
 
+void BackgroundWriter::abandon() {
+  std::lock_guard lock(mutex_);
+  hurry_ = abandoned_ = true;
+}
+
 bool BackgroundWriter::busy() const {
   std::lock_guard lock(mutex_);
   return save_ && !save_->ended;
@@ -284,6 +289,7 @@ void BackgroundWriter::write_piece(Save& save, io::SafetensorsWriter& file, size
 
 uint64_t BackgroundWriter::fetch(Save& save, size_t tensor, uint64_t offset, std::byte* to) {
   std::lock_guard lock(mutex_);
+  if (abandoned_) fail(ErrorKind::kCancelled, "it was given up.");
   const uint64_t bytes = std::min(kChunkBytes, save.tensors[tensor].tensor.bytes() - offset);
   std::memcpy(to, save.source[tensor] + offset, bytes);
   save.fetched[tensor] = offset + bytes;

@@ -42,6 +42,7 @@ struct LaunchPlan {
   double restart_pause_s = 0.1;
   std::vector<std::string> ssh{"ssh"};
   bool quiet = false;
+  std::function<std::vector<std::string>(size_t)> prefix;  // words before the command of the worker in slot i
 };
 
 // What the launcher needs from elsewhere; cli connects them to the coordinator.

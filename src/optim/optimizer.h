@@ -6,6 +6,7 @@
 // Writes      values, their bf16 copies, the state. Gradients are only read, scaled by grad_scale
 // Determinism same inputs, candidates, threads -> same bits. An update of one parameter depends on that parameter alone
 // Memory      state_bytes(); Muon also takes workspace for its largest matrix
+// Precision   f32; with a bf16 copy Muon's products take bf16 operands and sum in f32 (as its authors run it)
 // Source      AdamW arXiv:1711.05101. Muon: Jordan et al. 2024 (Newton-Schulz of degree 5: 3.4445, -4.7750, 2.0315), update scaled by
 //             0.2 sqrt(max(rows, columns)) as Liu et al. 2025, arXiv:2502.16982, so that AdamW's rate and decay fit
 #pragma once
@@ -57,7 +58,8 @@ class Optimizer {
   void muon(ops::Context& context, const Slot& slot, const UpdateArguments& arguments);
 
   OptimizerSettings settings_;
-  Buffer memory_, workspace_;
+  Buffer memory_;
+  Arena workspace_;
   std::vector<Slot> slots_;
 };
 

@@ -325,7 +325,7 @@ checkpoint::TrainingState Trainer::state() const {
   config.bos_token = loader_->manifest().tokenizer.bos >= 0 ? std::optional(loader_->manifest().tokenizer.bos)
                                                             : config.eos_token;
   s.model_config = to_hf_config(config);
-  s.software = "stoker";
+  s.software = "stoker " STOKER_VERSION;
   s.trainer = nlohmann::json{{"losses", watch_.state()}, {"skips_in_a_row", skips_in_a_row_}}.dump();
   return s;
 }

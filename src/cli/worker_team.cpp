@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <thread>
 
@@ -73,6 +74,8 @@ WorkerTeam make_worker_team(const WorkerTeamOptions& options) {
   WorkerTeam out;
   const cluster::Place place = cluster::find_place(cluster::process_environment);
   if (place.starter == cluster::Starter::kNone) return out;
+  // A peer that has ended is an error of the call that writes to it, not the end of this process.
+  std::signal(SIGPIPE, SIG_IGN);
   const std::string run_dir = place.run_dir.empty() ? options.run_dir : place.run_dir;
   io::real_file_system().make_dirs(io::join(run_dir, "flight"));
   train::TeamConfig config;

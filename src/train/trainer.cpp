@@ -456,7 +456,7 @@ void Trainer::one_batch() {
   if (!team_) return finish_batch(gradients());
   inject_chaos();
   const StepResult r = gradients();
-  if (std::exchange(flip_gradients_, false)) *static_cast<uint8_t*>(store_->grads().data) ^= 0x10;
+  if (std::exchange(flip_gradients_, false)) flip_gradient_sum();
   vote(r);
   finish_batch(r);
   pending_.reset();
@@ -486,7 +486,7 @@ RunSummary Trainer::run() {
       const bool stop = until || (team_ ? stop_agreed_ : stop_requested()), last = step_ == recipe_.steps;
       const bool sound = step_ > before;
       if (sound && (stop || last || step_ % recipe_.checkpoint_every == 0)) {
-        if (team_) save_together();
+        if (team_) save_if_settled();
         else save(*optimizer_);
       }
       if (sound && recipe_.eval_every && step_ % recipe_.eval_every == 0) evaluate(), evaluated = step_;

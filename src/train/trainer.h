@@ -100,7 +100,9 @@ class Trainer {
   void take_place();
   void sum_over_team(std::vector<double>& losses, StepResult& result);
   void vote(const StepResult& result);
+  Hash128 hash_of_shards() const;
   void save_together();
+  void save_if_settled();
   void finish_together();
   std::vector<checkpoint::TensorToSave> own_part();
   int64_t saved_part(bool wait);
@@ -109,6 +111,7 @@ class Trainer {
   void add_replay_record();
   void inject_chaos();
   void limp(double computed_s);
+  void flip_gradient_sum();
   // A second opinion on gradients (trainer_audit.cpp)
   void audit_gradients();
   Hash128 gradient_hash(int rank);
@@ -151,6 +154,7 @@ class Trainer {
 
   Team* team_ = nullptr;
   std::optional<StepResult> pending_;   // voted for and not finished
+  Hash128 shard_hash_;                  // of the summed gradients that this rank holds
   std::optional<Hash128> values_hash_;  // of the weights after this rank's last update
   struct SharedSave {
     int64_t step;

@@ -38,6 +38,14 @@ void Trainer::inject_chaos() {
     hooks_.faulty->arm(io::Fault::kFullDisk, hooks_.faulty->operations(), kFullFor);
 }
 
+// Where it matters: in the first range whose update this rank makes.
+void Trainer::flip_gradient_sum() {
+  const auto ranges = parallel::held_ranges(hooks_.zero_stage, static_cast<size_t>(store_->grads().count()),
+                                            team_->size(), team_->rank());
+  const size_t at = ranges.empty() ? 0 : ranges.front().begin;
+  *reinterpret_cast<uint8_t*>(store_->grads().as<float>() + at) ^= 0x10;
+}
+
 // Half speed.
 void Trainer::limp(double computed_s) {
   if (monotonic_s() < limp_until_s_) std::this_thread::sleep_for(std::chrono::duration<double>(computed_s));

@@ -64,6 +64,12 @@ std::vector<checkpoint::TensorToSave> Trainer::own_part() {
   return out;
 }
 
+// A disk that is slow or full must not keep the team waiting: while a save is not settled no other begins. All agree on that, for
+// saves are settled by votes.
+void Trainer::save_if_settled() {
+  if (!shared_save_) save_together();
+}
+
 void Trainer::save_together() {
   team_->phase("checkpoint", step_);
   drop_save();

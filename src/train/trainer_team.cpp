@@ -261,8 +261,19 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
     for (double b : blocks) total += b;
     result.gradient_norm = std::sqrt(total);
   }
+  shard_hash_ = hash_of_shards();
   tree_->reset();
   comm.all_reduce(std::span(losses), comm::Reduce::kSum);  // each is nonzero on one rank only: exact
+}
+
+Hash128 Trainer::hash_of_shards() const {
+  const int n = team_->size();
+  if (hooks_.zero_stage == 0 || n == 1) return {};
+  const auto elements = static_cast<size_t>(store_->grads().count());
+  std::vector<Hash128> parts;
+  for (const parallel::Range& r : parallel::held_ranges(hooks_.zero_stage, elements, n, team_->rank()))
+    parts.push_back(hash128(store_->grads().as<float>() + r.begin, r.size() * sizeof(float)));
+  return hash128(parts.data(), parts.size() * sizeof(Hash128));
 }
 
 // The members agree that everybody can finish this batch, and that their weights and gradients are the same to the bit. From the
@@ -277,8 +288,11 @@ void Trainer::vote(const StepResult& result) {
   mine.values = now;
   mine.saved = saved_part(false);
   if (hooks_.zero_stage == 0) mine.gradients = hash128(store_->grads().data, store_->grads().bytes());
+  // Sharded gradients have one owner and one mirror: each compares what it holds now with what came out of the sum.
+  const bool shards_decayed = hooks_.zero_stage > 0 && hash_of_shards() != shard_hash_;
   const bool decayed =
-      values_hash_ && *values_hash_ != now;  // what this rank wrote last is not what it reads now
+      shards_decayed ||
+      (values_hash_ && *values_hash_ != now);  // what this rank wrote last is not what it reads now
   if (decayed) mine.regroup |= 2;
   pending_ = result;
   std::vector<Vote> votes(static_cast<size_t>(team_->size()));

@@ -70,10 +70,15 @@ int launch(const Flags& flags) {
   if (!plan.hosts.empty()) {
     const std::string first = plan.hosts.front().host;
     const std::string towards = first.substr(first.find('@') == std::string::npos ? 0 : first.find('@') + 1);
-    plan.coordinator_command.insert(
-        plan.coordinator_command.end(),
-        {"--listen", "0.0.0.0", "--advertise", net::local_address_towards({towards, 22})});
-    if (flags.no_tls) plan.coordinator_command.push_back("--no-tls");
+    const std::string own = net::local_address_towards({towards, 22});
+    // Whether there is TLS follows from the address on both sides, so the two must agree.
+    const bool beyond = net::wants_tls(net::Tls::kAuto, own);
+    plan.coordinator_command.insert(plan.coordinator_command.end(),
+                                    {"--listen", beyond ? "0.0.0.0" : own, "--advertise", own});
+    if (flags.no_tls) {
+      plan.coordinator_command.push_back("--no-tls");
+      plan.environment["STOKER_NO_TLS"] = "1";
+    }
   }
   // `stoker join` asks the coordinator's run directory what to run.
   io::write_file_atomic(io::real_file_system(), io::join(flags.run, "command.json"),

@@ -126,6 +126,7 @@ void Launcher::start_worker(Slot& slot) {
   slot.worker = fmt::format("w{}.{}", index, slot.incarnation++);
   std::map<std::string, std::string> environment{
       {"STOKER_COORDINATOR", address_}, {"STOKER_WORKER", slot.worker}, {"STOKER_RUN_DIR", plan_.run_dir}};
+  environment.insert(plan_.environment.begin(), plan_.environment.end());
   ProcessSpec spec{slot.worker, plan_.worker_command, environment,
                    fmt::format("{}/logs/{}.log", plan_.run_dir, slot.worker), ""};
   if (slot.host.empty()) {

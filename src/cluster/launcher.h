@@ -34,6 +34,7 @@ struct LaunchPlan {
   std::vector<HostSlots> hosts;  // empty: all here
   std::vector<std::string> worker_command;
   std::vector<std::string> coordinator_command;
+  std::map<std::string, std::string> environment;  // of the workers, beside what says who they are
   std::string run_dir;
   std::string token;
   int max_restarts = 1000;

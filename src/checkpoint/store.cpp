@@ -93,7 +93,7 @@ void Store::remove(const std::string& checkpoint_directory) {
   io::remove_tree(*fs_, checkpoint_directory);
 }
 
-void Store::prune() {
+void Store::prune(int64_t up_to) {
   if (!fs_->exists(directory_)) return;
   const std::vector<Listed> all = list();
   std::vector<std::string> keep;
@@ -102,8 +102,8 @@ void Store::prune() {
     if (it->pinned || newest++ < keep_last_) keep.push_back(it->directory);
   for (const std::string& name : fs_->list(directory_)) {
     const std::string path = io::join(directory_, name);
-    if (parse_directory_name(name).step >= 0 && std::find(keep.begin(), keep.end(), path) == keep.end())
-      remove(path);
+    const int64_t step = parse_directory_name(name).step;
+    if (step >= 0 && step <= up_to && std::find(keep.begin(), keep.end(), path) == keep.end()) remove(path);
   }
 }
 

@@ -5,6 +5,8 @@
 // (step-00000120-r1): the old one stays until the new is committed Errors        Usage: nothing there. Data:
 // the newest is damaged; the message offers an older one. Storage
 #pragma once
+#include <limits>
+
 #include "checkpoint/checkpoint.h"
 
 namespace stoker::checkpoint {
@@ -30,7 +32,8 @@ class Store {
 
   void pin(int64_t step);
   void unpin(int64_t step);
-  void prune();
+  void prune(
+      int64_t up_to = std::numeric_limits<int64_t>::max());  // later steps may be in the making: left alone
   // After a roll-back: checkpoints of steps beyond `step` belong to a past that did not happen.
   void discard_after(int64_t step);
   void add_replay_record(int64_t checkpoint_step, const ReplayRecord& record);

@@ -24,6 +24,7 @@ struct Flags {
   int zero_stage = 0;
   std::string transport = "auto";
   double timeout_s = 8;
+  int64_t audit_every = 0, until = 0;
 };
 
 // What the run takes of each source. Datasets are looked at (manifests only), so that is said in words where it cannot be done.
@@ -174,10 +175,15 @@ void run(const Flags& f) {
   h.team = workers.team.get();
   h.zero_stage = f.zero_stage;
   h.timeout_s = f.timeout_s;
+  h.audit_every = f.audit_every;
+  h.until = f.until;
   h.chaos = std::getenv("STOKER_CHAOS") != nullptr;
+  io::FaultyFileSystem faulty(io::real_file_system());
+  if (h.chaos) h.faulty = &faulty;
   train::RunSummary s;
   try {
-    train::Trainer trainer(recipe, std::move(h), io::real_file_system());
+    io::FileSystem& fs = h.chaos ? static_cast<io::FileSystem&>(faulty) : io::real_file_system();
+    train::Trainer trainer(recipe, std::move(h), fs);
     s = trainer.run();
   } catch (const elastic::Released& e) {
     fmt::print(stderr, "stoker: {}\n", e.what());
@@ -229,6 +235,13 @@ void add_train(CLI::App& app) {
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")
       ->check(CLI::Range(0.5, 3600.0));
+  cmd->add_option(
+         "--audit", f->audit_every,
+         "With several workers: every so many batches each computes its neighbour's gradients again and "
+         "compares the bits (default 0: never; 100 costs one percent)")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  cmd->add_option("--until", f->until, "Stop and save after this step; the schedule stays that of all steps")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   cmd->add_flag("--quiet", f->quiet, "No progress on stderr");
   cmd->footer(
       "Examples:\n  stoker train recipes/demo.toml\n  stoker train recipes/demo.toml --dry-run\n"

@@ -42,6 +42,9 @@ class Ledger {
   std::FILE* file_ = nullptr;
 };
 
+// Batches written so far, from the last lines alone; safe while a run appends.
+uint64_t batches_in_ledger(const std::string& path);
+
 struct LedgerCheck {
   uint64_t batches = 0, lost = 0, repeated = 0;  // samples
   struct Source {

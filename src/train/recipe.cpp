@@ -346,7 +346,13 @@ void validate(const Recipe& o, const std::string& name) {
 Recipe parse_recipe(const std::string& text, const std::string& name,
                     const std::vector<std::string>& overrides) {
   toml::table table = parse_toml(text, name);
-  for (const std::string& o : overrides) apply_override(table, o);
+  for (const std::string& o : overrides) {
+    apply_override(table, o);
+    // Length is given in one of two ways: the later one counts.
+    toml::table* train = table["train"].as_table();
+    if (train != nullptr && o.starts_with("train.steps=")) train->erase("minutes");
+    if (train != nullptr && o.starts_with("train.minutes=")) train->erase("steps");
+  }
   Reader r(table, name);
   Recipe recipe;
   read_rest(r, recipe);

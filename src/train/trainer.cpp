@@ -212,6 +212,7 @@ void Trainer::begin_or_resume() {
   if (listed.empty()) {
     initial_weights();
   } else {
+    if (team_) discard_damaged();
     const checkpoint::Checkpoint saved = checkpoints_->open_latest();
     const checkpoint::TrainingState& s = saved.state();
     check_data(s);
@@ -226,6 +227,7 @@ void Trainer::begin_or_resume() {
                  {"step", step_},
                  {"checkpoint", saved.directory()},
                  {"weights_hash", saved.weights_hash().hex()}});
+    if (team_ && speaks()) team_->note("resume", fmt::format("at step {} from {}", step_, saved.directory()));
     if (!hooks_.quiet && speaks())
       fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
   }
@@ -268,11 +270,13 @@ Trainer::StepResult Trainer::gradients() {
     team_->phase("compute", step_);
     const double begin = monotonic_s();
     own_gradients(losses, result);
+    limp(monotonic_s() - begin);
     const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
     if (tree_->span().size() > 0) team_->step_done(took / tree_->span().size());
     // Another rank may be slower than this one; one that is dead or stopped is found by other means long before.
     team_->comm().set_timeout(hooks_.timeout_s + 10 * slowest_s_);
+    audit_gradients();
     sum_over_team(losses, result);
   } else {
     own_gradients(losses, result);
@@ -295,8 +299,9 @@ void Trainer::update(const StepResult& r) {
 }
 
 void Trainer::check_replay(const StepResult& r) {
-  if (record_for_ ==
-      step_) {  // the first step after that save; it may take several more until the save is committed
+  if (speaks() &&
+      record_for_ ==
+          step_) {  // the first step after that save; it may take several more until the save is committed
     recorded_ = checkpoint::ReplayRecord{step_ + 1, r.loss, r.gradient_norm, {}};
     collect_saves(false);
   }
@@ -397,6 +402,7 @@ void Trainer::save(const parallel::ShardedOptimizer& whole) {
 }
 
 void Trainer::collect_saves(bool wait) {
+  if (team_) return add_replay_record();
   if (const auto done = wait ? writer_->wait() : writer_->poll()) {
     nlohmann::json event{{"event", "checkpoint"},    {"step", done->step},
                          {"seconds", done->seconds}, {"stall_s", done->stall_s},
@@ -424,6 +430,7 @@ void Trainer::collect_saves(bool wait) {
 
 void Trainer::evaluate() {
   if (!hooks_.evaluate) return;
+  if (team_) team_->phase("evaluate", step_);
   const double begin = monotonic_s();
   try {
     summary_.evaluation = hooks_.evaluate(*model_);
@@ -511,7 +518,7 @@ void Trainer::one_batch() {
   if (!team_) return finish_batch(gradients());
   inject_chaos();
   const StepResult r = gradients();
-  if (std::exchange(flip_gradients_, false)) *static_cast<uint8_t*>(store_->grads().data) ^= 0x10;
+  if (std::exchange(flip_gradients_, false)) flip_gradient_sum();
   vote(r);
   finish_batch(r);
   pending_.reset();
@@ -538,10 +545,11 @@ RunSummary Trainer::run() {
     const int64_t before = step_;
     try {
       one_batch();
-      const bool stop = team_ ? stop_agreed_ : stop_requested(), last = step_ == recipe_.steps;
+      const bool until = hooks_.until > 0 && step_ >= hooks_.until;
+      const bool stop = until || (team_ ? stop_agreed_ : stop_requested()), last = step_ == recipe_.steps;
       const bool sound = step_ > before;
       if (sound && (stop || last || step_ % recipe_.checkpoint_every == 0)) {
-        if (team_) save_together();
+        if (team_) save_if_settled();
         else save(*optimizer_);
       }
       if (sound && recipe_.eval_every && step_ % recipe_.eval_every == 0) evaluate(), evaluated = step_;

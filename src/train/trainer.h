@@ -20,8 +20,10 @@
 #include "comm/tree.h"
 #include "data/loader/feed.h"
 #include "data/loader/prefetcher.h"
+#include "io/faulty_file_system.h"
 #include "model/transformer.h"
 #include "parallel/sharded_optimizer.h"
+#include "tensor/buffer.h"
 #include "train/ledger.h"
 #include "train/loss_watch.h"
 #include "train/recipe.h"
@@ -45,6 +47,9 @@ struct TrainerHooks {
   int zero_stage = 0;                                // with a team: parallel/shard_plan.h
   double timeout_s = 8;                              // with a team: of a collective, beside computing
   bool chaos = false;                                // obey RUN/chaos/<worker>: stoker chaos only
+  io::FaultyFileSystem* faulty = nullptr;            // with chaos: what this process stores through
+  int64_t audit_every = 0;  // with a team: check each other's gradients every so many batches
+  int64_t until = 0;        // stop and save after this step, as if asked to; 0: never
 };
 
 struct RunSummary {
@@ -100,9 +105,23 @@ class Trainer {
   void take_place();
   void sum_over_team(std::vector<double>& losses, StepResult& result);
   void vote(const StepResult& result);
+  Hash128 hash_of_shards() const;
   void save_together();
+  void save_if_settled();
   void finish_together();
+  std::vector<checkpoint::TensorToSave> own_part();
+  int64_t saved_part(bool wait);
+  void settle_save(std::span<const int64_t> parts);
+  void drop_save();
+  void add_replay_record();
   void inject_chaos();
+  void limp(double computed_s);
+  void flip_gradient_sum();
+  // A second opinion on gradients (trainer_audit.cpp)
+  void audit_gradients();
+  Hash128 gradient_hash(int rank);
+  void discard_damaged();
+  void name_liar(int rank, const std::string& what);
   std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(int workers, int rank);
   bool speaks() const { return !hooks_.team || hooks_.team->rank() == 0; }
   void collect_saves(bool wait);
@@ -116,7 +135,7 @@ class Trainer {
   ops::Context context_;
   std::unique_ptr<data::Feed> loader_;
   std::unique_ptr<nn::ParameterStore> store_;
-  std::unique_ptr<parallel::ShardedOptimizer> optimizer_, saved_whole_;
+  std::unique_ptr<parallel::ShardedOptimizer> optimizer_;
   std::unique_ptr<Transformer> model_;
   std::unique_ptr<comm::TreeAccumulator> tree_;
   std::unique_ptr<data::Prefetcher> prefetcher_;
@@ -141,12 +160,23 @@ class Trainer {
 
   Team* team_ = nullptr;
   std::optional<StepResult> pending_;   // voted for and not finished
+  Hash128 shard_hash_;                  // of the summed gradients that this rank holds
   std::optional<Hash128> values_hash_;  // of the weights after this rank's last update
+  struct SharedSave {
+    int64_t step;
+    double began_s;
+    int64_t mine;  // as the vote says it
+    std::string directory;
+    std::optional<Hash128> weights;
+  };
+  std::optional<SharedSave> shared_save_;  // of this generation, not committed yet
+  std::vector<Buffer> part_copies_;        // lent to the writer
   std::unique_ptr<Ledger> ledger_;
-  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false;
+  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false,
+       flip_shard_ = false;
   int held_rank_ = -1;
   bool last_sound_ = false;
-  double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0;
+  double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0, limp_until_s_ = 0;
   int64_t batches_done_ = 0;
 };
 

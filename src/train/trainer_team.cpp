@@ -25,6 +25,7 @@ std::span<std::byte> bytes_of(T& value) {
 struct Vote {
   int64_t clock = 0;
   int64_t regroup = 0, stop = 0;
+  int64_t saved = -1;  // step of the checkpoint whose part is durable on this rank
   Hash128 values, gradients;
 };
 
@@ -165,6 +166,7 @@ void Trainer::move_state(const parallel::MovePlan& plan, parallel::ShardedOptimi
 // Every rank's own shard of the values to all. Needed where values are sharded in the update; harmless otherwise.
 void Trainer::share_values(int workers) {
   if (hooks_.zero_stage == 0) return;
+  team_->phase("share", step_);
   auto begins = parallel::shard_cuts(static_cast<size_t>(store_->values().count()), workers);
   for (size_t& b : begins) b *= sizeof(float);
   team_->comm().all_gather_parts({static_cast<std::byte*>(store_->values().data), store_->values().bytes()},
@@ -212,6 +214,12 @@ void Trainer::take_place() {
   micro_batches_ = static_cast<uint64_t>(per_leaf * leaves.size());
   tree_ = std::make_unique<comm::TreeAccumulator>(leaves, recipe_.virtual_ranks,
                                                   static_cast<size_t>(store_->grads().count()));
+  // Each rank of this generation stores another part than before.
+  if (writer_) writer_->abandon();
+  writer_ = std::make_unique<checkpoint::BackgroundWriter>(
+      *checkpoints_, checkpoint::WriterOptions{team_->rank(), team_->size()});
+  shared_save_.reset();
+  part_copies_.clear();
   ledger_.reset();
   if (team_->rank() == 0)
     ledger_ =
@@ -270,8 +278,19 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
     for (double b : blocks) total += b;
     result.gradient_norm = std::sqrt(total);
   }
+  shard_hash_ = hash_of_shards();
   tree_->reset();
   comm.all_reduce(std::span(losses), comm::Reduce::kSum);  // each is nonzero on one rank only: exact
+}
+
+Hash128 Trainer::hash_of_shards() const {
+  const int n = team_->size();
+  if (hooks_.zero_stage == 0 || n == 1) return {};
+  const auto elements = static_cast<size_t>(store_->grads().count());
+  std::vector<Hash128> parts;
+  for (const parallel::Range& r : parallel::held_ranges(hooks_.zero_stage, elements, n, team_->rank()))
+    parts.push_back(hash128(store_->grads().as<float>() + r.begin, r.size() * sizeof(float)));
+  return hash128(parts.data(), parts.size() * sizeof(Hash128));
 }
 
 // The members agree that everybody can finish this batch, and that their weights and gradients are the same to the bit. From the
@@ -284,9 +303,13 @@ void Trainer::vote(const StepResult& result) {
   mine.stop = stop_requested() || team_->stop_wanted();
   const Hash128 now = hash128(store_->values().data, store_->values().bytes());
   mine.values = now;
+  mine.saved = saved_part(false);
   if (hooks_.zero_stage == 0) mine.gradients = hash128(store_->grads().data, store_->grads().bytes());
+  // Sharded gradients have one owner and one mirror: each compares what it holds now with what came out of the sum.
+  const bool shards_decayed = hooks_.zero_stage > 0 && hash_of_shards() != shard_hash_;
   const bool decayed =
-      values_hash_ && *values_hash_ != now;  // what this rank wrote last is not what it reads now
+      shards_decayed ||
+      (values_hash_ && *values_hash_ != now);  // what this rank wrote last is not what it reads now
   if (decayed) mine.regroup |= 2;
   pending_ = result;
   std::vector<Vote> votes(static_cast<size_t>(team_->size()));
@@ -310,90 +333,18 @@ void Trainer::vote(const StepResult& result) {
   }
   if (odd == -1 && liar < 0) {
     regroup_after_ = regroup_wanted;
-    return;
+    std::vector<int64_t> saved;
+    for (const Vote& v : votes) saved.push_back(v.saved);
+    return settle_save(saved);
   }
   pending_.reset();
   if (liar < 0) liar = odd;
-  if (liar == team_->rank()) {
-    const std::string why = fmt::format(
-        "{} of rank {} ({}) differ from the other workers' at step {}: its memory or processor lies", what,
-        team_->rank(), team_->worker(), step_ + 1);
-    team_->note("corrupt", why);
-    fail(ErrorKind::kDevice, "{}. This process ends; the others go on without its state.", why);
-  }
   if (liar < 0)
     fail(ErrorKind::kDevice,
          "the {} of the two workers differ at step {} and neither can be shown to be right: start again from "
          "the last checkpoint",
          what, step_ + 1);
-  throw comm::PeerError(liar, fmt::format("{}: its {} differ at step {}",
-                                          comm::describe(team_->comm().peer(liar)), what, step_ + 1));
-}
-
-// Rank 0 writes the checkpoint; sharded optimizer state is first collected there.
-void Trainer::save_together() {
-  std::unique_ptr<parallel::ShardedOptimizer> whole;
-  if (hooks_.zero_stage > 0 && team_->size() > 1) {
-    const auto elements = static_cast<size_t>(store_->values().count());
-    std::vector<std::vector<parallel::Range>> held, wanted(static_cast<size_t>(team_->size()));
-    for (int r = 0; r < team_->size(); ++r)
-      held.push_back(parallel::held_ranges(hooks_.zero_stage, elements, team_->size(), r));
-    wanted[0] = {{0, elements}};
-    if (team_->rank() == 0) {
-      whole = std::make_unique<parallel::ShardedOptimizer>(*store_, recipe_.optimizer, 0, 1, 0);
-      whole->take_state(*optimizer_);
-      move_state(parallel::plan_moves(held, wanted), *whole);
-    } else {
-      move_state(parallel::plan_moves(held, wanted), *optimizer_);
-    }
-  }
-  if (team_->rank() != 0) return;
-  std::string why;
-  if (!team_->may_commit(&why))
-    fail(ErrorKind::kPeer, "this worker may not write checkpoints any more: {}", why);
-  save(whole ? *whole : *optimizer_);
-  saved_whole_ = std::move(whole);  // lent to the writer until the next save
-}
-
-// The end: the last checkpoint exists, whoever has to write it, before anybody leaves.
-void Trainer::finish_together() {
-  for (;;) {
-    try {
-      if (!team_->formed()) regroup();
-      const bool mine = team_->rank() == 0;
-      std::vector<int64_t> missing{mine && !checkpoints_->find(step_) && !writer_->busy() ? 1 : 0};
-      if (mine) {
-        collect_saves(true);
-        missing[0] = checkpoints_->find(step_) ? 0 : 1;
-      }
-      team_->comm().all_reduce(std::span(missing), comm::Reduce::kMax, kPatience_s);
-      if (missing[0]) {
-        save_together();
-        if (mine) collect_saves(true);
-      }
-      team_->comm().barrier(kPatience_s);
-      return;
-    } catch (const comm::PeerError& e) {
-      team_->lost(e);
-      regroup();
-    }
-  }
-}
-
-void Trainer::inject_chaos() {
-  if (!hooks_.chaos) return;
-  const std::string path = fmt::format("{}/chaos/{}", recipe_.run_dir, team_->worker());
-  if (!fs_.exists(path)) return;
-  const std::string what = io::read_text(fs_, path, 4096);
-  fs_.remove(path);
-  const auto flip = [&](const TensorView& t) {
-    auto* bytes = static_cast<uint8_t*>(t.data);
-    bytes[t.bytes() / 3] ^= 0x10;
-  };
-  if (what.starts_with("flip-weights")) flip(store_->values());
-  if (what.starts_with("flip-gradients")) flip_gradients_ = true;
-  if (what.starts_with("half-open")) team_->arm({comm::FaultKind::kHalfOpen, 0, 0, 0});
-  if (what.starts_with("drop")) team_->arm({comm::FaultKind::kDrop, 0, 0, 0});
+  name_liar(liar, what);
 }
 
 }  // namespace stoker::train

@@ -55,8 +55,7 @@ uint64_t batches_in_ledger(const std::string& path) {
   return tail.next_batch == ~uint64_t{0} ? 0 : tail.next_batch;
 }
 
-Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch,
-               uint64_t generation,
+Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation,
                const std::function<std::vector<SourceShare>(uint64_t)>& sources_of) {
   // After a loss the file is whole but for the last lines: only a resume from an older checkpoint has to read all of it.
   uint64_t keep = 0, expected = 0;

@@ -150,8 +150,9 @@ Repaired repair_unicode(std::string_view text, const UnicodeOptions& options) {
   if (!ascii && options.fix_double_encoding && text.find('\xC3') != std::string_view::npos) {
     for (int level = 0; level < 2; ++level) {
       const uint64_t before = out.undone;
-      fixed = undo_double_encoding(text, out.undone);
-      if (out.undone == before) break;
+      std::string next = undo_double_encoding(text, out.undone);
+      if (out.undone == before) break;  // text may be a view of `fixed`: left alone
+      fixed = std::move(next);
       text = fixed;
     }
   }

@@ -1,6 +1,8 @@
 // Measures the cleaning of text on a directory of files; every figure is of one thread, input in memory.
 //   corpus_bench signatures DIR...   MB/s of MinHash signatures per parameter set and instruction set
 //   corpus_bench extract DIR...      MB/s of HTML extraction, and {"path","text"} lines on standard output
+//   corpus_bench thin DIR...         extraction with and without the pass before the parser: speed, pages that differ
+//   corpus_bench stages DIR...       MB/s of each stage of a build on the texts
 //   corpus_bench accuracy DIR...     precision and recall of the bands against exact Jaccard similarity
 // Files ending .gz are unpacked, .html are extracted, the rest is taken as text.
 #include <zlib.h>
@@ -15,11 +17,17 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "data/corpus/dedup_accuracy.h"
 #include "data/corpus/html_extract.h"
+#include "data/corpus/language_identify.h"
 #include "data/corpus/minhash_kernel.h"
 #include "data/corpus/minhash_signature.h"
+#include "data/corpus/pii_redact.h"
+#include "data/corpus/quality_rules.h"
+#include "data/corpus/quality_signals.h"
 #include "data/corpus/unicode_encoding.h"
+#include "data/corpus/unicode_repair.h"
 
 namespace {
 
@@ -67,6 +75,64 @@ double megabytes(const std::vector<std::string>& texts) {
   size_t bytes = 0;
   for (const auto& text : texts) bytes += text.size();
   return static_cast<double>(bytes) / 1e6;
+}
+
+// Median of three rounds over all texts, in MB/s.
+template <typename Each>
+void time_stage(const char* name, const std::vector<std::string>& texts, Each&& each) {
+  std::vector<double> seconds;
+  for (int round = 0; round < 3; ++round) {
+    const double start = monotonic_s();
+    for (const auto& text : texts) each(text);
+    seconds.push_back(monotonic_s() - start);
+  }
+  std::sort(seconds.begin(), seconds.end());
+  std::printf("%-22s %9.1f MB/s\n", name, megabytes(texts) / seconds[1]);
+}
+
+void stages(const std::vector<std::string>& texts) {
+  std::printf("%zu texts, %.1f MB, one thread, median of 3\n", texts.size(), megabytes(texts));
+  uint64_t sink = 0;
+  SignatureMaker maker(minhash_preset("fineweb"));
+  time_stage("unicode", texts, [&](const std::string& t) { sink += repair_unicode(t).text.size(); });
+  time_stage("language", texts, [&](const std::string& t) { sink += identify_language(t).code.size(); });
+  time_stage("quality (39 signals)", texts,
+             [&](const std::string& t) { sink += static_cast<uint64_t>(measure_quality(t)[kWords]); });
+  time_stage("c4_lines", texts, [&](const std::string& t) { sink += c4_lines(t, false).size(); });
+  time_stage("near (fineweb)", texts, [&](const std::string& t) { sink += maker.sign(t).has_value(); });
+  time_stage("pii", texts, [&](const std::string& t) { sink += redact_pii(t).text.size(); });
+  time_stage("hash", texts, [&](const std::string& t) { sink += hash128(t).low & 1; });
+  std::fprintf(stderr, "%lu\n", static_cast<unsigned long>(sink));
+}
+
+void thin(const std::vector<File>& files) {
+  std::vector<std::string> pages;
+  for (const auto& file : files)
+    if (is_html(file.path))
+      pages.push_back(decode_to_utf8(file.text, detect_encoding(file.text, "", true)).text);
+  double seconds[2] = {}, mb = 0;
+  size_t differ = 0;
+  for (const auto& page : pages) {
+    mb += static_cast<double>(page.size()) / 1e6;
+    std::string text[2];
+    for (int thinned = 0; thinned < 2; ++thinned) {
+      HtmlOptions options;
+      options.thin = thinned;
+      const double start = monotonic_s();
+      auto found = extract_html(page, options);
+      seconds[thinned] += monotonic_s() - start;
+      text[thinned] = found.ok() ? found.value().text : found.error().what();
+    }
+    if (text[0] == text[1]) continue;
+    if (++differ > 3) continue;
+    size_t at = 0;
+    while (at < text[0].size() && at < text[1].size() && text[0][at] == text[1][at]) ++at;
+    at = at > 60 ? at - 60 : 0;
+    std::printf("differs:\n--- %s\n+++ %s\n", text[0].substr(std::min(at, text[0].size()), 160).c_str(),
+                text[1].substr(std::min(at, text[1].size()), 160).c_str());
+  }
+  std::printf("%zu pages, %.1f MB: %.1f MB/s as they are, %.1f MB/s thinned first; %zu pages differ\n",
+              pages.size(), mb, mb / seconds[0], mb / seconds[1], differ);
 }
 
 void signatures(const std::vector<std::string>& texts) {
@@ -149,9 +215,14 @@ void accuracy(const std::vector<std::string>& texts) {
 
 int main(int argc, char** argv) try {
   const std::string what = argc > 1 ? argv[1] : "";
-  if (argc < 3 || (what != "signatures" && what != "extract" && what != "accuracy"))
-    fail(ErrorKind::kUsage, "usage: corpus_bench signatures|extract|accuracy DIR...");
+  if (argc < 3 ||
+      (what != "signatures" && what != "extract" && what != "accuracy" && what != "thin" && what != "stages"))
+    fail(ErrorKind::kUsage, "usage: corpus_bench signatures|extract|thin|stages|accuracy DIR...");
   const auto files = read_all(argc - 2, argv + 2);
+  if (what == "thin") {
+    thin(files);
+    return 0;
+  }
   if (what == "extract") {
     double bytes = 0;
     std::vector<std::string> texts;
@@ -177,6 +248,7 @@ int main(int argc, char** argv) try {
   std::vector<std::string> texts;
   for (const auto& file : files) texts.push_back(plain_text(file));
   if (what == "signatures") signatures(texts);
+  else if (what == "stages") stages(texts);
   else accuracy(texts);
 } catch (const Error& e) {
   std::fprintf(stderr, "corpus_bench: %s\n", e.what());

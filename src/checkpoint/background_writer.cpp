@@ -11,6 +11,7 @@ namespace stoker::checkpoint {
 namespace {
 // Copied under the lock at a time, and hashed as one block: before_update() waits for at most one such copy.
 constexpr uint64_t kChunkBytes = kBlockBytes;
+constexpr double kSlice_s = 0.05;
 }  // namespace
 
 struct BackgroundWriter::Save {
@@ -126,6 +127,11 @@ void BackgroundWriter::before_update() {
   s.outcome.stall_s += clock_.now_s() - began_s;
 }
 
+void BackgroundWriter::abandon() {
+  std::lock_guard lock(mutex_);
+  hurry_ = abandoned_ = true;
+}
+
 bool BackgroundWriter::busy() const {
   std::lock_guard lock(mutex_);
   return save_ && !save_->ended;
@@ -186,7 +192,15 @@ auto BackgroundWriter::retrying(Save& save, F&& f) {
       ++save.outcome.retries;
       hurry = hurry_;
     }
-    if (!hurry) clock_.sleep_s(pause_s);
+    if (options_.writers == 1) {
+      if (!hurry) clock_.sleep_s(pause_s);
+    } else {  // may be abandoned meanwhile
+      for (double left_s = pause_s; left_s > 0 && !hurry; left_s -= kSlice_s) {
+        clock_.sleep_s(std::min(left_s, kSlice_s));
+        std::lock_guard lock(mutex_);
+        hurry = hurry_;
+      }
+    }
     pause_s = std::min(2 * pause_s, options_.longest_pause_s);
   }
 }
@@ -284,6 +298,7 @@ void BackgroundWriter::write_piece(Save& save, io::SafetensorsWriter& file, size
 
 uint64_t BackgroundWriter::fetch(Save& save, size_t tensor, uint64_t offset, std::byte* to) {
   std::lock_guard lock(mutex_);
+  if (abandoned_) fail(ErrorKind::kCancelled, "it was given up.");
   const uint64_t bytes = std::min(kChunkBytes, save.tensors[tensor].tensor.bytes() - offset);
   std::memcpy(to, save.source[tensor] + offset, bytes);
   save.fetched[tensor] = offset + bytes;

@@ -80,6 +80,8 @@ class BackgroundWriter {
   void start(std::vector<TensorToSave> tensors, const TrainingState& state,
              std::vector<Attachment> attachments = {});
   void before_update();
+  // Gives the save in progress up: it ends after the block that is being written, with an error as its outcome.
+  void abandon();
   bool busy() const;
   std::optional<SaveOutcome> poll();  // the outcome, once, when a save has ended
   std::optional<SaveOutcome> wait();  // waits for it; none when nothing was started since the last outcome
@@ -102,7 +104,7 @@ class BackgroundWriter {
   Clock& clock_;
   mutable std::mutex mutex_;
   std::condition_variable progress_;
-  bool hurry_ = false;
+  bool hurry_ = false, abandoned_ = false;
   std::unique_ptr<Save> save_;  // in progress, or ended and not collected
   std::thread thread_;
 };

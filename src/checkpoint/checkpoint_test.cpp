@@ -114,7 +114,9 @@ void expect_step(const Checkpoint& c, Model& like, int64_t step) {
   for (const TensorToSave& t : like.tensors()) {
     std::vector<float> got(static_cast<size_t>(t.tensor.count()));
     c.load(t.name, view_of(got.data(), t.tensor.shape));
-    EXPECT_EQ(std::memcmp(got.data(), t.tensor.data, t.tensor.bytes()), 0) << t.name;
+    if (t.tensor.bytes() > 0) {  // memcmp takes no null pointers
+      EXPECT_EQ(std::memcmp(got.data(), t.tensor.data, t.tensor.bytes()), 0) << t.name;
+    }
   }
   EXPECT_TRUE(c.verify().empty());
 }

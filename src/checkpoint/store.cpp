@@ -93,7 +93,7 @@ void Store::remove(const std::string& checkpoint_directory) {
   io::remove_tree(*fs_, checkpoint_directory);
 }
 
-void Store::prune() {
+void Store::prune(int64_t up_to) {
   if (!fs_->exists(directory_)) return;
   const std::vector<Listed> all = list();
   std::vector<std::string> keep;
@@ -102,8 +102,8 @@ void Store::prune() {
     if (it->pinned || newest++ < keep_last_) keep.push_back(it->directory);
   for (const std::string& name : fs_->list(directory_)) {
     const std::string path = io::join(directory_, name);
-    if (parse_directory_name(name).step >= 0 && std::find(keep.begin(), keep.end(), path) == keep.end())
-      remove(path);
+    const int64_t step = parse_directory_name(name).step;
+    if (step >= 0 && step <= up_to && std::find(keep.begin(), keep.end(), path) == keep.end()) remove(path);
   }
 }
 
@@ -128,6 +128,20 @@ std::string Store::directory_for_save(int64_t step) const {
   int revision = 0;
   if (const auto found = find(step)) revision = found->revision + 1;
   return io::join(directory_, directory_name(step, revision));
+}
+
+Hash128 Store::weights_hash(const std::string& dir, int writers,
+                            const std::function<void(uint64_t)>& on_read) const {
+  Checkpoint together(*fs_, dir);
+  together.commit_.writers = writers;
+  for (int w = 0; w < writers; ++w) {
+    const std::string path = io::join(dir, index_name(w));
+    together.add_index(parse_index(io::read_text(*fs_, path, uint64_t{1} << 31), path));
+  }
+  together.sort_and_check_coverage();
+  for (const TensorFile& f : together.files_)
+    together.open_files_[f.name] = fs_->open_read(io::join(dir, f.name), io::Access::kSequential);
+  return together.compute_weights_hash(on_read);
 }
 
 Commit Store::commit(const std::string& dir, int64_t step, int writers,

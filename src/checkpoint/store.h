@@ -5,6 +5,9 @@
 // (step-00000120-r1): the old one stays until the new is committed Errors        Usage: nothing there. Data:
 // the newest is damaged; the message offers an older one. Storage
 #pragma once
+#include <functional>
+#include <limits>
+
 #include "checkpoint/checkpoint.h"
 
 namespace stoker::checkpoint {
@@ -30,13 +33,17 @@ class Store {
 
   void pin(int64_t step);
   void unpin(int64_t step);
-  void prune();
+  void prune(
+      int64_t up_to = std::numeric_limits<int64_t>::max());  // later steps may be in the making: left alone
   // After a roll-back: checkpoints of steps beyond `step` belong to a past that did not happen.
   void discard_after(int64_t step);
   void add_replay_record(int64_t checkpoint_step, const ReplayRecord& record);
 
   // For writers. All writers of one save look before any of them commits, so they agree on the directory.
   std::string directory_for_save(int64_t step) const;
+  // Of a save whose files are all durable, before its commit; read from the files. on_read is told bytes and may throw.
+  Hash128 weights_hash(const std::string& checkpoint_directory, int writers,
+                       const std::function<void(uint64_t)>& on_read) const;
   // Called once, when the files of all writers are durable: reads the indices, checks that together they hold
   // every row of every tensor once, and writes the marker. weights_hash: computed from the files when not
   // given.

@@ -55,7 +55,12 @@ void add_bench_step(CLI::App& bench_parent) {
                         {"step_s", m.step_s},
                         {"anatomy", parts}});
     }
-    fmt::print("{}\n", nlohmann::json{{"peak_gflops", b.peak_flops * 1e-9}, {"models", models}}.dump(2));
+    fmt::print("{}\n", nlohmann::json{{"peak_gflops", b.peak_flops * 1e-9},
+                                      {"rows", o->rows},
+                                      {"length", o->length},
+                                      {"precision", to_string(o->precision)},
+                                      {"models", models}}
+                           .dump(2));
   });
 }
 

@@ -7,6 +7,7 @@ void add_bench(CLI::App& app) {
   bench->require_subcommand(1);
   add_bench_step(*bench);
   add_bench_comm(*bench);
+  add_bench_feed(*bench);
   add_bench_tokenizer(*bench);
   add_bench_plan(*bench);
 }

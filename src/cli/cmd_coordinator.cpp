@@ -1,4 +1,5 @@
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "base/clock.h"
@@ -11,6 +12,8 @@
 
 namespace stoker::cli {
 namespace {
+
+constexpr double kTellZombies_s = 30;
 
 struct Flags {
   elastic::CoordinatorConfig config;
@@ -29,19 +32,51 @@ void run_coordinator(Flags& flags) {
   const std::string command = io::join(flags.run, "command.json");
   if (io::real_file_system().exists(command))
     config.values["command"] = io::read_text(io::real_file_system(), command, 1 << 20);
+  // On shared storage RUN/coordinator is the one place that says who holds the run: a requeued job's coordinator takes over by
+  // writing itself there, and this one must notice although its workers, zombies by then, are alive and well.
+  const std::string file = io::join(flags.run, "coordinator");
+  struct Own {
+    std::mutex mutex;
+    std::string text;  // empty until written
+  };
+  const auto own = std::make_shared<Own>();
+  config.successor = [file, own]() -> std::string {
+    std::lock_guard lock(own->mutex);
+    if (own->text.empty()) return "";
+    try {
+      const std::string text = io::read_text(io::real_file_system(), file, 4096);
+      return text == own->text ? "" : text.substr(0, text.find('\n'));
+    } catch (const Error&) {
+      return "";  // removed: somebody is about to write it
+    }
+  };
   elastic::Coordinator coordinator(config);
   net::Address address = coordinator.address();
   if (!flags.advertise.empty()) address.host = flags.advertise;
   else if (address.host == "0.0.0.0" || address.host == "::") address.host = net::host_name();
-  io::write_file_atomic(io::real_file_system(), io::join(flags.run, "coordinator"), address.text() + "\n");
+  io::write_file_atomic(io::real_file_system(), file, address.text() + "\n");
+  {
+    std::lock_guard lock(own->mutex);
+    own->text = address.text() + "\n";
+  }
   fmt::print(stderr, "coordinator of {} at {}\n", flags.run, address.text());
-  double empty_since = 0;
+  double empty_since = 0, retired_at = 0, next_look = 0;
   while (!stop_requested()) {
     // Once the run is complete and everybody has left there is nothing to coordinate.
     const bool over = coordinator.finished() && coordinator.nobody_left();
     if (!over) empty_since = 0;
     else if (empty_since == 0) empty_since = monotonic_s();
     else if (monotonic_s() - empty_since > 2) return;
+    if (const double now = monotonic_s(); retired_at == 0 && now >= next_look) {
+      next_look = now + 0.2;
+      if (const std::string who = config.successor(); !who.empty()) {
+        fmt::print(stderr,
+                   "stoker: {} coordinates the run now; this coordinator tells its workers and ends\n", who);
+        coordinator.retire(who);
+        retired_at = now;
+      }
+    }
+    if (retired_at > 0 && monotonic_s() - retired_at > kTellZombies_s) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
 }
@@ -62,6 +97,8 @@ void add_coordinator(CLI::App& app) {
   cmd->add_option("--heartbeat-timeout", flags->config.membership.heartbeat_timeout_s,
                   "Seconds without a sign of life until a worker is put out (default 5)")
       ->check(CLI::Range(0.2, 3600.0));
+  cmd->add_option("--admit", flags->config.membership.admit,
+                  "Only workers whose name begins so: the present attempt of a requeued job");
   cmd->add_flag("--tls", flags->tls, "TLS also on loopback");
   cmd->add_flag("--no-tls", flags->no_tls, "No TLS, whoever may listen in");
   cmd->footer("Example: stoker coordinator --run runs/a --workers 8 --listen 0.0.0.0 --port 7070");

@@ -8,6 +8,7 @@ void add_data(CLI::App& app) {
   add_data_shards(*data);
   add_data_lineage(*data);
   add_data_build(*data);
+  add_data_feed(*data);
   add_data_tokenizer(*data);
 }
 

@@ -12,7 +12,9 @@
 #include "data/corpus/factory_records.h"
 #include "data/corpus/factory_report.h"
 #include "data/corpus/label_classifier.h"
+#include "data/corpus/parquet_reader.h"
 #include "io/atomic_write.h"
+#include "io/object_store.h"
 
 namespace stoker::cli {
 namespace {
@@ -39,6 +41,7 @@ void print_build(const corpus::BuildResult& r, bool json) {
                             {"text_bytes_out", r.text_bytes_out},
                             {"tokens", r.tokens},
                             {"seconds", r.seconds},
+                            {"parquet", corpus::parquet_support()},
                             {"timings", timings}}
                            .dump(2, ' ', false, Json::error_handler_t::replace));
     return;
@@ -63,7 +66,9 @@ void run_build(const std::string& path, bool json, int threads) {
   auto recipe =
       corpus::parse_recipe(io::read_text(fs, path), path, std::filesystem::path(path).parent_path().string());
   if (threads > 0) recipe.threads = threads;
-  print_build(corpus::build_corpus(fs, recipe), json);
+  io::ObjectFileSystem urls(
+      fs, io::patient_object_store_options());  // sources may be s3://, http:// and https://
+  print_build(corpus::build_corpus(urls, recipe), json);
 }
 
 // A version's directory, or the folder of versions with its pointer to the newest.
@@ -135,7 +140,8 @@ void add_data_build(CLI::App& data) {
   build->add_flag("--json", flags->json, "print the counts and timings as JSON");
   build->footer(
       "Example:\n  stoker data build recipe.toml\nKilled or changed, it goes on with what is already "
-      "computed.");
+      "computed.\nParquet: " +
+      corpus::parquet_support() + ".");
   build->callback([flags] { run_build(flags->recipe, flags->json, flags->threads); });
 
   auto* report = data.add_subcommand("report", "What a build kept and dropped, and why");

@@ -12,6 +12,7 @@
 #include "data/corpus/build_shards.h"
 #include "data/corpus/export_dataset.h"
 #include "data/shard/dataset.h"
+#include "data/shard/pack_plan.h"
 #include "data/tokenizer/tokenizer.h"
 #include "io/object_store.h"
 
@@ -23,7 +24,7 @@ struct PrepareFlags {
   corpus::PrepareOptions options;
   std::string format;
   double held_out = 0.01;
-  uint64_t max_bad = 0;
+  uint64_t max_bad = 0, pack = 0;
   bool json = false;
 };
 
@@ -100,6 +101,9 @@ void add_prepare(CLI::App& data) {
       ->capture_default_str()
       ->transform(CLI::AsSizeValue(false));
   cmd->add_option("--threads", o.threads, "Threads (default: all)");
+  cmd->add_option("--pack", f->pack,
+                  "Also plan rows of whole documents of this many tokens (stoker data pack)")
+      ->check(CLI::Range(2, 1 << 24));
   cmd->add_flag("--replace", o.replace, "Replace an existing dataset once the new one is complete");
   cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
   cmd->footer(
@@ -119,32 +123,60 @@ void add_prepare(CLI::App& data) {
       fail(ErrorKind::kUsage, "--threads: expected 1 to 4096, found {}", options.threads);
     options.held_out_ppm = static_cast<uint32_t>(std::llround(f->held_out * 1e6));
     if (bad->count()) options.max_bad = f->max_bad;
-    io::ObjectFileSystem urls(io::real_file_system());  // inputs may be s3://, http:// and https://
+    io::ObjectFileSystem urls(
+        io::real_file_system(),
+        io::patient_object_store_options());  // inputs may be s3://, http:// and https://
     const auto report = corpus::prepare(urls, options);
     for (const auto& line : report.first_bad) fmt::print(stderr, "bad: {}\n", line);
     if (report.bad > report.first_bad.size())
       fmt::print(stderr, "bad: ... all {} in {}/quarantine.jsonl\n", report.bad, options.out);
+    if (f->pack) {
+      auto& fs = io::real_file_system();
+      const std::string name = data::default_plan_name(corpus::kTrainSplit, f->pack);
+      const auto dataset = data::Dataset::open(fs, options.out);
+      if (!report.unchanged || !fs.exists(data::plan_path(dataset, name)))
+        data::build_pack_plan(fs, dataset, std::string(corpus::kTrainSplit), name, f->pack);
+    }
     print_prepared(report, *f);
   });
+}
+
+// The packing plans beside a dataset: those named, else all that a listing shows (plain HTTP has none).
+std::vector<std::string> plans_of(io::FileSystem& fs, const data::Dataset& dataset,
+                                  std::vector<std::string> named) {
+  constexpr std::string_view kEnding = ".plan.json";
+  const std::string& directory = dataset.directory();
+  if (!named.empty() || directory.starts_with("http")) return named;
+  for (const auto& name : fs.list(directory))
+    if (name.ends_with(kEnding)) named.push_back(name.substr(0, name.size() - kEnding.size()));
+  return named;
 }
 
 void add_verify(CLI::App& data) {
   auto* cmd = data.add_subcommand("verify", "Read every byte of a dataset and compare it with the manifest");
   struct Flags {
     std::string path;
+    std::vector<std::string> plans;
     bool json = false;
   };
   auto f = std::make_shared<Flags>();
-  cmd->add_option("dataset", f->path, "Directory")->required();
+  cmd->add_option("dataset", f->path, "Directory, s3://, http:// or https://")->required();
+  cmd->add_option("--plan", f->plans,
+                  "Also this packing plan (default: all that are beside it; not over HTTP)");
   cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
-  cmd->footer("Example:\n  stoker data verify docs.stk");
+  cmd->footer("Examples:\n  stoker data verify docs.stk\n  stoker data verify s3://bucket/docs.stk");
   cmd->callback([f] {
-    const auto dataset = data::Dataset::open(io::real_file_system(), f->path);
+    io::ObjectFileSystem urls(io::real_file_system(), io::patient_object_store_options());
+    const auto dataset = data::Dataset::open(urls, f->path);
     const uint64_t bytes = dataset.total_bytes();
     std::vector<std::string> faults;
     {
       Progress progress("verifying", bytes);
       faults = dataset.verify([&](uint64_t n) { progress.add(n); });
+    }
+    for (const auto& plan : plans_of(urls, dataset, f->plans)) {
+      const auto found = data::verify_pack_plan(urls, dataset, plan);
+      faults.insert(faults.end(), found.begin(), found.end());
     }
     if (f->json)
       fmt::print("{}\n", Json{{"version", dataset.hash().hex()}, {"bytes", bytes}, {"faults", faults}}.dump(
@@ -173,7 +205,7 @@ void add_export(CLI::App& data) {
   cmd->add_option("--split", f->options.split, "Split")->capture_default_str();
   cmd->footer("Example:\n  stoker data export docs.stk --to mds --out docs-mds --split held_out");
   cmd->callback([f] {
-    auto& fs = io::real_file_system();
+    io::ObjectFileSystem fs(io::real_file_system(), io::patient_object_store_options());
     f->options.format = corpus::export_format_from_string(f->to);
     const uint64_t n = corpus::export_dataset(fs, data::Dataset::open(fs, f->path), f->out, f->options);
     fmt::print("{}: {} documents\n", f->out, n);
@@ -187,11 +219,13 @@ Json split_json(const data::SplitRecord& s) {
           {"shards", s.shards.size()}};
 }
 
-void show_document(const data::Dataset& dataset, const std::string& split_name, uint64_t number, bool json) {
-  auto& fs = io::real_file_system();
+void show_document(io::FileSystem& fs, const data::Dataset& dataset, const std::string& split_name,
+                   uint64_t number, bool json) {
   const auto& split = dataset.split(split_name);
   const auto place = data::locate_document(dataset, fs, split, number);
-  const auto tokenizer = tokenizer::Tokenizer::load(dataset.path_of(dataset.manifest().tokenizer.file));
+  const std::string tokenizer_path = dataset.path_of(dataset.manifest().tokenizer.file);
+  const auto tokenizer =
+      tokenizer::Tokenizer::from_json(io::read_text(fs, tokenizer_path, uint64_t{1} << 30));
   const auto file = dataset.open_shard(split.shards[place.shard]);
   std::vector<int32_t> tokens(place.tokens);
   file->read(file->document_start(place.in_shard), tokens);
@@ -226,15 +260,16 @@ void add_show(CLI::App& data) {
     bool json = false;
   };
   auto f = std::make_shared<Flags>();
-  cmd->add_option("dataset", f->path, "Directory")->required();
+  cmd->add_option("dataset", f->path, "Directory, s3://, http:// or https://")->required();
   auto* document = cmd->add_option("--document", f->document, "Show document number N of the split, decoded");
   cmd->add_option("--split", f->split, "Split of --document")->capture_default_str();
   cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
   cmd->footer(
       "Examples:\n  stoker data show docs.stk\n  stoker data show docs.stk --document 17 --split held_out");
   cmd->callback([f, document] {
-    const auto dataset = data::Dataset::open(io::real_file_system(), f->path);
-    if (document->count()) return show_document(dataset, f->split, f->document, f->json);
+    io::ObjectFileSystem fs(io::real_file_system(), io::patient_object_store_options());
+    const auto dataset = data::Dataset::open(fs, f->path);
+    if (document->count()) return show_document(fs, dataset, f->split, f->document, f->json);
     const auto& m = dataset.manifest();
     if (f->json) {
       Json splits = Json::object();

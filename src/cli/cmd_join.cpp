@@ -32,7 +32,8 @@ void join(const Flags& flags) {
          "the run at {} does not say what its workers run: it was not started with stoker launch",
          address.text());
   std::vector<std::string> words{cluster::own_executable()};
-  for (const auto& word : nlohmann::json::parse(text).at("arguments")) words.push_back(word);
+  const nlohmann::json command = nlohmann::json::parse(text);  // outlives the loop over it
+  for (const auto& word : command.at("arguments")) words.push_back(word);
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);

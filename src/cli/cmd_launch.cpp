@@ -6,10 +6,12 @@
 #include "cli/command.h"
 #include "cli/run_files.h"
 #include "cli/run_view.h"
+#include "cluster/kubernetes.h"
 #include "cluster/launcher.h"
 #include "elastic/worker_link.h"
 #include "io/atomic_write.h"
 #include "io/file_system.h"
+#include "net/tls_identity.h"
 
 namespace stoker::cli {
 namespace {
@@ -20,9 +22,25 @@ struct Flags {
   double heartbeat_timeout_s = 5;
   bool no_tls = false;
   std::vector<std::string> command;
+  cluster::KubernetesRun kubernetes;
 };
 
+void print_manifest(const Flags& flags) {
+  cluster::KubernetesRun run = flags.kubernetes;
+  run.workers = flags.workers;
+  run.minimum = flags.minimum;
+  run.max_replacements = flags.max_restarts;
+  if (flags.command.empty() || flags.command.front() != "train")
+    fail(ErrorKind::kUsage, "--kubernetes: expected a train command after --");
+  run.train_arguments.assign(flags.command.begin() + 1, flags.command.end());
+  run.token = net::new_token();
+  fmt::print("{}", cluster::render_kubernetes(run));
+}
+
 int launch(const Flags& flags) {
+  if (flags.minimum < 1 || flags.minimum > flags.workers)
+    fail(ErrorKind::kUsage, "{} workers with a minimum of {}: expected 1 <= minimum <= workers",
+         flags.workers, flags.minimum);
   cluster::LaunchPlan plan;
   plan.workers = flags.workers;
   plan.minimum = flags.minimum;
@@ -52,10 +70,15 @@ int launch(const Flags& flags) {
   if (!plan.hosts.empty()) {
     const std::string first = plan.hosts.front().host;
     const std::string towards = first.substr(first.find('@') == std::string::npos ? 0 : first.find('@') + 1);
-    plan.coordinator_command.insert(
-        plan.coordinator_command.end(),
-        {"--listen", "0.0.0.0", "--advertise", net::local_address_towards({towards, 22})});
-    if (flags.no_tls) plan.coordinator_command.push_back("--no-tls");
+    const std::string own = net::local_address_towards({towards, 22});
+    // Whether there is TLS follows from the address on both sides, so the two must agree.
+    const bool beyond = net::wants_tls(net::Tls::kAuto, own);
+    plan.coordinator_command.insert(plan.coordinator_command.end(),
+                                    {"--listen", beyond ? "0.0.0.0" : own, "--advertise", own});
+    if (flags.no_tls) {
+      plan.coordinator_command.push_back("--no-tls");
+      plan.environment["STOKER_NO_TLS"] = "1";
+    }
   }
   // `stoker join` asks the coordinator's run directory what to run.
   io::write_file_atomic(io::real_file_system(), io::join(flags.run, "command.json"),
@@ -92,12 +115,26 @@ void add_launch(CLI::App& app) {
   cmd->add_option("--remote-program", flags->remote_program,
                   "Where stoker is on the other hosts (default: same path)");
   cmd->add_flag("--no-tls", flags->no_tls, "No TLS between hosts");
+  cluster::KubernetesRun& k = flags->kubernetes;
+  cmd->add_option("--kubernetes", k.name, "Start nothing: print the run of this name as Kubernetes objects")
+      ->group("Kubernetes");
+  cmd->add_option("--image", k.image, "Container image with stoker in it")->group("Kubernetes");
+  cmd->add_option("--namespace", k.name_space, "Kubernetes namespace (default: default)")
+      ->group("Kubernetes");
+  cmd->add_option("--claim", k.volume_claim, "Volume claim for the run directory, shared by all workers")
+      ->group("Kubernetes");
+  cmd->add_option("--gpus", k.gpus_per_worker, "GPUs of each worker")->group("Kubernetes");
+  cmd->add_option("--cpu", k.cpu, "CPUs of each worker (default 4)")->group("Kubernetes");
+  cmd->add_option("--memory", k.memory, "Memory of each worker (default 16Gi)")->group("Kubernetes");
   cmd->add_option("command", flags->command, "The stoker command of each worker, after --")->required();
   cmd->footer(
       "Examples:\n"
       "  stoker launch -n 4 -- train recipe.toml\n"
-      "  stoker launch -n 8 --hosts node1:4,node2:4 --run /shared/runs/a -- train recipe.toml");
+      "  stoker launch -n 8 --hosts node1:4,node2:4 --run /shared/runs/a -- train recipe.toml\n"
+      "  stoker launch -n 8 --kubernetes a --image registry/stoker:0.1 --claim runs -- train recipe.toml | "
+      "kubectl apply -f -");
   cmd->callback([flags] {
+    if (!flags->kubernetes.name.empty()) return print_manifest(*flags);
     if (const int code = launch(*flags); code != 0) throw CLI::RuntimeError(code);
   });
 }

@@ -95,6 +95,7 @@ void add_plan(CLI::App& app) {
   add_plan_scale(*plan);
   add_plan_search(*plan);
   add_plan_whatif(*plan);
+  add_plan_calibrate(*plan);
   add_plan_check(*plan);
   add_levers(*plan);
   add_figures(*plan);

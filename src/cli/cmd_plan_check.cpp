@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -14,6 +15,10 @@
 #include "dash/run_report.h"
 #include "io/file_system.h"
 #include "plan/assessment_json.h"
+#include "plan/catalog.h"
+#include "spec/parameter_table.h"
+#include "train/memory_plan.h"
+#include "train/recipe.h"
 
 namespace stoker::cli {
 namespace {
@@ -65,15 +70,100 @@ struct Term {
   double planned, measured;
 };
 
+// Steps left out: the first ones warm caches up and compile kernels.
+size_t warm_up(size_t steps) { return steps > 10 ? std::max<size_t>(2, steps / 20) : steps > 2 ? 1 : 0; }
+
+double error_of(const Term& t) { return t.planned / t.measured - 1; }
+
+void print_terms(const std::vector<Term>& terms) {
+  fmt::print("{:<30} {:>12} {:>12} {:>9}\n", "", "planned", "measured", "error");
+  for (const Term& t : terms)
+    if (std::isfinite(t.measured))
+      fmt::print("{:<30} {:>12.4g} {:>12.4g} {:>9}\n", t.name, t.planned, t.measured,
+                 t.measured > 0 ? fmt::format("{:+.1f} %", error_of(t) * 100) : "");
+}
+
+json terms_json(const std::vector<Term>& terms) {
+  json rows = json::array();
+  const auto or_null = [](double v) { return std::isfinite(v) ? json(v) : json(nullptr); };
+  for (const Term& t : terms)
+    rows.push_back({{"name", t.name},
+                    {"planned", or_null(t.planned)},
+                    {"measured", or_null(t.measured)},
+                    {"error", t.measured > 0 ? or_null(error_of(t)) : json(nullptr)}});
+  return rows;
+}
+
+// The last number of that key in the run's log; NaN where no line has it.
+double last_number(const std::string& run, const std::string& key) {
+  std::ifstream in(run + "/log.jsonl", std::ios::binary);
+  double value = std::nan("");
+  for (std::string line; std::getline(in, line);) {
+    if (line.find(key) == std::string::npos) continue;
+    const json event = json::parse(line, nullptr, false);
+    if (event.is_object() && event.contains(key) && event[key].is_number()) value = event[key].get<double>();
+  }
+  return value;
+}
+
+// A run of Stoker itself against what its recipe says: the peak is the one that the run measured for itself.
+void check_recipe(const std::string& run, const std::string& path, const PlanOptions& o) {
+  const dash::RunLog log = dash::read_run_log(io::real_file_system(), run);
+  const train::Recipe recipe = train::load_recipe(path, o.settings);
+  const double parameters = last_number(run, "parameters"),
+               own = static_cast<double>(parameter_count(recipe.model));
+  if (std::isfinite(parameters) && parameters != own)
+    fail(ErrorKind::kUsage,
+         "{} describes {:.0f} parameters, {} trained {:.0f}: give the recipe that it ran, with its "
+         "model.vocab",
+         path, own, run, parameters);
+  PlanInput in;
+  in.engine = "stoker";
+  in.hardware = parse_hardware(o.on.empty() ? "cpu:1" : o.on);
+  AcceleratorSpec& a = in.hardware.accelerator;
+  const double peak = last_number(run, "peak_gflops") * 1e9;
+  if (peak > 0) (recipe.precision == Precision::kFp32 ? a.fp32 : a.bf16) = FlopsPerSecond(peak);
+  in.run.model = recipe.model;
+  in.run.batch = {recipe.global_batch, recipe.micro_batch, recipe.sequence_length};
+  in.run.precision = recipe.precision;
+  in.run.recompute = recipe.recompute;
+  const Prediction planned = predict(in);
+  const size_t skip = warm_up(log.steps.size());
+  std::vector<double> times;
+  for (size_t i = skip; i < log.steps.size(); ++i) times.push_back(log.steps[i].time_s);
+  const double step = median(times);
+  const double gib = 1073741824.0;
+  const std::vector<Term> terms{{"step, s", planned.step.total.value(), step},
+                                {"tokens per second", planned.tokens_per_second.value(),
+                                 static_cast<double>(in.run.batch.tokens()) / step},
+                                {"memory, GiB", static_cast<double>(train::memory_plan(recipe).total()) / gib,
+                                 last_number(run, "peak_bytes") / gib}};
+  if (o.json) {
+    fmt::print("{}\n", json{{"terms", terms_json(terms)}, {"steps", log.steps.size()}}.dump(2));
+    return;
+  }
+  print_terms(terms);
+  fmt::print("{} steps, the first {} left out; peak {:.0f} GFLOP/s as the run measured it\n",
+             log.steps.size(), skip, peak * 1e-9);
+}
+
 }  // namespace
 
 void add_plan_check(CLI::App& plan) {
   auto* cmd = plan.add_subcommand("check", "A plan against a finished or running Stoker run, error by term");
   auto run = std::make_shared<std::string>();
   cmd->add_option("run", *run, "Run directory (holds log.jsonl)")->required()->type_name("RUN");
+  auto recipe = std::make_shared<std::string>();
+  cmd->add_option("--recipe", *recipe,
+                  "The run's own recipe in place of a plan: one worker on --on (else cpu)")
+      ->type_name("FILE");
   auto o = add_plan_options(*cmd, false);
-  cmd->footer("Example: stoker plan check runs/demo plan.toml");
-  cmd->callback([run, o] {
+  cmd->footer(
+      "Examples:\n  stoker plan check runs/demo plan.toml\n  stoker plan check runs/demo --recipe "
+      "recipe.toml\n"
+      "  STOKER_CATALOG=my-catalog stoker plan check runs/demo --recipe recipe.toml --on this-machine");
+  cmd->callback([run, recipe, o] {
+    if (!recipe->empty()) return check_recipe(*run, *recipe, *o);
     io::FileSystem& fs = io::real_file_system();
     const dash::RunLog log = dash::read_run_log(fs, *run);
     const std::string beside = *run + "/plan.toml";
@@ -81,8 +171,7 @@ void add_plan_check(CLI::App& plan) {
     if (o->file.empty())
       fail(ErrorKind::kUsage, "no plan to check: give one after the run, or put plan.toml into {}", *run);
     const Assessment a = assess(plan_request(*o));
-    // The first steps warm caches up.
-    const size_t skip = log.steps.size() > 10 ? std::max<size_t>(2, log.steps.size() / 20) : 0;
+    const size_t skip = warm_up(log.steps.size());
     std::vector<double> times, rates, mfus;
     for (size_t i = skip; i < log.steps.size(); ++i) {
       times.push_back(log.steps[i].time_s);
@@ -121,22 +210,12 @@ void add_plan_check(CLI::App& plan) {
     for (size_t i = 0; i < 4; ++i)
       if (phases[i]) terms.push_back({names[i], planned[i], measured[i]});
     if (o->json) {
-      json rows = json::array();
-      const auto or_null = [](double v) { return std::isfinite(v) ? json(v) : json(nullptr); };
-      for (const Term& t : terms)
-        rows.push_back({{"name", t.name},
-                        {"planned", or_null(t.planned)},
-                        {"measured", or_null(t.measured)},
-                        {"error", t.measured > 0 ? or_null(t.planned / t.measured - 1) : json(nullptr)}});
-      fmt::print("{}\n",
-                 json{{"plan", to_json(a)}, {"terms", std::move(rows)}, {"steps", log.steps.size()}}.dump(2));
+      fmt::print(
+          "{}\n",
+          json{{"plan", to_json(a)}, {"terms", terms_json(terms)}, {"steps", log.steps.size()}}.dump(2));
       return;
     }
-    fmt::print("{:<30} {:>12} {:>12} {:>9}\n", "", "planned", "measured", "error");
-    for (const Term& t : terms)
-      if (std::isfinite(t.measured))
-        fmt::print("{:<30} {:>12.4g} {:>12.4g} {:>9}\n", t.name, t.planned, t.measured,
-                   t.measured > 0 ? fmt::format("{:+.1f} %", (t.planned / t.measured - 1) * 100) : "");
+    print_terms(terms);
     fmt::print("{} steps, the first {} left out; layout planned: {}\n", log.steps.size(), skip,
                describe(a.chosen.run));
   });

@@ -57,6 +57,8 @@ HoursEstimate planned_hours(std::string_view run, double parameters_B, double to
   if (model) {
     request.run.model = model->spec;
     request.score_scale = model->score_scale;
+    request.scan_elements = model->scan_elements;
+    if (model->precision) request.run.precision = *model->precision;
   } else {
     request.run.model = shape_for_parameters(parameters_B * 1e9);
     note = "llama-shaped model; ";
@@ -70,7 +72,7 @@ HoursEstimate planned_hours(std::string_view run, double parameters_B, double to
     note += fmt::format("{} accelerators assumed; ", n);
   }
   request.hardware = make_hardware(*hardware, n);
-  request.run.batch.sequence_length = request.run.model.max_positions >= 8192 ? 8192 : 2048;
+  request.run.batch.sequence_length = std::clamp<int64_t>(request.run.model.max_positions, 2048, 8192);
   request.run.batch.global_batch = std::max<int64_t>(n, 4194304 / request.run.batch.sequence_length);
   request.run.batch.global_batch = (request.run.batch.global_batch + n - 1) / n * n;
   try {

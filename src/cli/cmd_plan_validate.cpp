@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "plan/error_bands.h"
 #include "plan/fit.h"
 #include "plan/validate.h"
 
@@ -24,6 +25,12 @@ std::string read_text(const std::string& path) {
     fail(ErrorKind::kUsage, "cannot read {}: give a CSV file of published runs (docs/planner-model.md)",
          path);
   return bytes.str();
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  if (!(out << text) || !out.flush())
+    fail(ErrorKind::kStorage, "cannot write {}: check the directory and its free space", path);
 }
 
 std::vector<PublishedRun> read_all(const std::vector<std::string>& files) {
@@ -54,6 +61,8 @@ json to_json(const ErrorSummary& s) {
 json to_json(const RowResult& r) {
   const PublishedRun& run = *r.run;
   json j{{"id", run.id}, {"source", run.source_group}, {"file", run.file}};
+  if (!run.input.engine.empty()) j["engine"] = run.input.engine;
+  if (!run.input.release.empty()) j["release"] = run.input.release;
   j["measured"] = run.metric == Metric::kNone ? json(nullptr) : json(run.measured);
   if (run.metric != Metric::kNone) j["metric"] = to_string(run.metric);
   if (r.compared) j["predicted"] = r.predicted, j["error"] = r.error;
@@ -189,7 +198,7 @@ void add_plan_validate(CLI::App& plan) {
 void add_plan_fit(CLI::App& plan) {
   struct Flags {
     std::vector<std::string> files;
-    std::string out, start;
+    std::string out, start, report, bands;
     int folds = 5;
     bool sources = false, models = false;
     FitOptions options;
@@ -198,6 +207,10 @@ void add_plan_fit(CLI::App& plan) {
   auto* cmd = plan.add_subcommand("fit", "Fit the planner's efficiencies to published runs");
   cmd->add_option("files", flags->files, "CSV files of published runs")->required();
   cmd->add_option("--out", flags->out, "Write the fitted table here");
+  cmd->add_option("--bands", flags->bands,
+                  "Write the error bands of kinds of run here; needs --folds and --leave-sources-out");
+  cmd->add_option("--report", flags->report,
+                  "Write every row's held-out prediction here, as `plan validate --json` does");
   cmd->add_option("--start", flags->start, "Start from this table instead of the priors");
   cmd->add_option("--folds", flags->folds, "Held-out folds over configurations; 0: none")
       ->check(CLI::Range(0, 50));
@@ -208,6 +221,8 @@ void add_plan_fit(CLI::App& plan) {
                 "Also hold out all runs of a model on a hardware family together");
   cmd->footer("Example:\n  stoker plan fit runs.csv oom.csv --out catalog/efficiency.csv");
   cmd->callback([flags] {
+    if (!flags->bands.empty() && (flags->folds < 2 || !flags->sources))
+      fail(ErrorKind::kUsage, "--bands needs both kinds of held-out runs: add --folds 5 --leave-sources-out");
     const std::vector<PublishedRun> runs = read_all(flags->files);
     const EfficiencyTable start = flags->start.empty()
                                       ? EfficiencyTable()
@@ -215,6 +230,8 @@ void add_plan_fit(CLI::App& plan) {
     const EfficiencyTable table =
         fit_memory(runs, fit_step_time(runs, start, flags->options), flags->options);
     const Validation fitted = validate_runs(runs, table);
+    json reports;
+    Validation configurations, sources;
     auto line = [](const char* what, const Validation& v) {
       fmt::print(
           "{:<34} median {:5.1f} %  90 % {:5.1f} %   sources equal: median {:5.1f} %  90 % {:5.1f} %\n", what,
@@ -228,22 +245,25 @@ void add_plan_fit(CLI::App& plan) {
         if (whole_models && !flags->models) continue;
         const Validation v =
             held_out(runs, group_folds(runs, flags->folds, whole_models), start, flags->options);
+        if (!whole_models) configurations = v;
         line(whole_models ? "held-out models on hardware" : "held-out configurations", v);
         print_table("held-out by source", v.by_source);
         print_table("held-out by hardware", v.by_hardware);
         print_table("held-out by kind", v.by_kind);
+        if (!flags->report.empty()) reports[whole_models ? "models" : "configurations"] = to_json(v);
       }
     }
     if (flags->sources) {
       const Validation v = held_out(runs, source_folds(runs), start, flags->options);
       line("held-out sources", v);
+      sources = v;
       print_table("held-out sources", v.by_source);
+      if (!flags->report.empty()) reports["sources"] = to_json(v);
     }
-    if (!flags->out.empty()) {
-      std::ofstream out(flags->out, std::ios::binary);
-      if (!(out << table.to_csv()) || !out.flush())
-        fail(ErrorKind::kStorage, "cannot write {}: check the directory and its free space", flags->out);
-    }
+    if (!flags->bands.empty())
+      write_text(flags->bands, error_bands_csv(error_bands(configurations, sources)));
+    if (!flags->report.empty()) write_text(flags->report, reports.dump(1));
+    if (!flags->out.empty()) write_text(flags->out, table.to_csv());
   });
 }
 

@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
 #include <deque>
 #include <memory>
@@ -29,11 +30,48 @@ std::string cut(const std::string& text, size_t width) {
   return text.size() <= width ? text : text.substr(0, width > 3 ? width - 3 : 0) + "...";
 }
 
+double sum(const json& parts) {
+  double total = 0;
+  for (const auto& [name, seconds] : parts.items()) total += seconds.get<double>();
+  return total;
+}
+
+// "name 61.2 %" for each part, largest first.
+std::string shares(const json& parts) {
+  std::vector<std::pair<double, std::string>> sorted;
+  for (const auto& [name, seconds] : parts.items()) sorted.emplace_back(-seconds.get<double>(), name);
+  std::sort(sorted.begin(), sorted.end());
+  const double total = sum(parts);
+  std::string out;
+  for (const auto& [minus, name] : sorted)
+    if (total > 0 && -minus / total >= 0.0005)
+      out += fmt::format("{}{} {:.1f} %", out.empty() ? "" : ", ", name, -minus / total * 100);
+  return out;
+}
+
+// Useful is what workers of a whole team spend computing and updating.
+std::string goodput(const json& status) {
+  json anatomy = json::object();
+  for (const json& w : status["workers"])
+    if (w["life"] == "member" && w["anatomy_s"].is_object())
+      for (const auto& [name, seconds] : w["anatomy_s"].items())
+        if (name != "start-up" && name != "regroup" && name != "recover")
+          anatomy[name] = anatomy.value(name, 0.0) + seconds.get<double>();
+  const json& account = status["account_s"];
+  const double wall = sum(account), inside = sum(anatomy);
+  if (wall <= 0 || inside <= 0) return "";
+  const double useful = (anatomy.value("compute", 0.0) + anatomy.value("update", 0.0)) / inside;
+  const double training = account.value("training", 0.0) / wall;
+  return fmt::format("goodput {:.1f} % of {}   {}\nsteps   {}\n\n", training * useful * 100,
+                     human_duration(wall), shares(account), shares(anatomy));
+}
+
 std::string page(const json& status, const std::deque<json>& events) {
   std::string out =
       fmt::format("run {}   generation {}{}   workers wanted {}\n\n", status["run"].get<std::string>(),
                   status["generation"].get<uint64_t>(), status["broken"].get<bool>() ? " (regrouping)" : "",
                   status["target"].get<int>());
+  out += goodput(status);
   out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} {:>8} {:<12} {:>8}  {}\n", "rank", "worker", "host",
                      "pid", "state", "step", "phase", "s/v.rank", "last collective");
   for (const json& w : status["workers"]) {

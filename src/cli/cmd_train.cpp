@@ -9,6 +9,8 @@
 #include "cli/command.h"
 #include "cli/worker_team.h"
 #include "eval/evaluate.h"
+#include "io/object_store.h"
+#include "io/retry.h"
 #include "train/memory_plan.h"
 #include "train/trainer.h"
 
@@ -21,9 +23,83 @@ struct Flags {
   bool dry_run = false, json = false, quiet = false;
   std::string transport = "auto";
   double timeout_s = 8;
+  int64_t audit_every = 0, until = 0;
+};
+
+// What the run takes of each source. Datasets are looked at (manifests only), so that is said in words where it cannot be done.
+struct DataPlan {
+  std::unique_ptr<data::Feed> feed;
+  std::string problem;
+  uint64_t samples = 0;  // of the run; 0: its length is not known yet
+
+  explicit DataPlan(const train::Recipe& r) {
+    try {
+      feed = std::make_unique<data::Feed>(io::real_file_system(), train::feed_options(r));
+      samples = static_cast<uint64_t>(r.steps * r.global_batch);
+    } catch (const Error& e) {
+      problem = e.what();
+    }
+  }
+  nlohmann::json to_json() const {
+    if (!feed) return {{"problem", problem}};
+    const auto& schedule = feed->schedule();
+    nlohmann::json phases = nlohmann::json::array(), sources = nlohmann::json::array();
+    for (size_t p = 0; p < schedule.phases().size(); ++p) {
+      nlohmann::json shares;
+      for (size_t s = 0; s < feed->sources(); ++s)
+        if (schedule.phases()[p].weights[s]) shares[schedule.sources()[s].name] = schedule.share(p, s);
+      phases.push_back({{"first_sample", schedule.phases()[p].first_sample}, {"shares", shares}});
+    }
+    for (const auto& use : feed->used(0, std::min(samples, feed->end()))) {
+      const auto& loader = feed->loader(feed->find(use.name));
+      nlohmann::json source{{"name", use.name},
+                            {"dataset", loader.manifest_hash().hex()},
+                            {"samples_per_epoch", use.samples_per_epoch},
+                            {"samples", use.samples},
+                            {"epochs", use.epochs()},
+                            {"padding", loader.plan() ? loader.plan()->padding() : 0.0}};
+      source["plan"] = loader.plan() ? nlohmann::json(loader.options().plan) : nlohmann::json();
+      sources.push_back(std::move(source));
+    }
+    nlohmann::json out{{"sources", sources}, {"phases", phases}, {"end", nullptr}};
+    if (feed->end() != data::MixtureSchedule::kForever)
+      out["end"] = feed->end(), out["end_reason"] = feed->end_reason();
+    return out;
+  }
+  void print(const train::Recipe& r) const {
+    if (!feed) {
+      fmt::print("data        not there: {}\n", problem);
+      return;
+    }
+    const auto batch = static_cast<uint64_t>(r.global_batch);
+    const auto& schedule = feed->schedule();
+    for (const auto& use : feed->used(0, std::min(samples, feed->end()))) {
+      const auto& loader = feed->loader(feed->find(use.name));
+      fmt::print(
+          "data        {}: {} sequences an epoch{}", use.name, use.samples_per_epoch,
+          loader.plan() ? fmt::format(" (packed, {:.2f} % empty)", loader.plan()->padding() * 100) : "");
+      if (samples) fmt::print("; the run takes {} = {:.3g} epochs", use.samples, use.epochs());
+      fmt::print("\n");
+    }
+    for (size_t p = 0; p < schedule.phases().size() && feed->sources() > 1; ++p) {
+      const uint64_t first = schedule.phases()[p].first_sample;
+      if (samples && first >= samples) break;
+      std::string shares;
+      for (size_t s = 0; s < feed->sources(); ++s)
+        if (schedule.phases()[p].weights[s])
+          shares += fmt::format("{}{} {:.3g} %", shares.empty() ? "" : ", ", schedule.sources()[s].name,
+                                schedule.share(p, s) * 100);
+      fmt::print("mixture     from step {}{}: {}\n", first / batch,
+                 first % batch ? fmt::format(" (sample {})", first) : "", shares);
+    }
+    if (feed->end() / batch < static_cast<uint64_t>(r.steps))
+      fmt::print("data        ENDS after {} of {} steps: {}\n", feed->end() / batch, r.steps,
+                 feed->end_reason());
+  }
 };
 
 void dry_run(const train::Recipe& r, bool json) {
+  const DataPlan data(r);
   const train::MemoryPlan plan = train::memory_plan(r);
   const int64_t per_step = r.global_batch * r.sequence_length;
   const double flops = train_flops_per_token(r.model, r.sequence_length);
@@ -37,7 +113,8 @@ void dry_run(const train::Recipe& r, bool json) {
                                       {"minutes", r.minutes},
                                       {"tokens_per_step", per_step},
                                       {"tokens", per_step * r.steps},
-                                      {"flops_per_token", flops}}
+                                      {"flops_per_token", flops},
+                                      {"data", data.to_json()}}
                            .dump(2));
     return;
   }
@@ -50,6 +127,7 @@ void dry_run(const train::Recipe& r, bool json) {
                human_count(static_cast<double>(per_step * r.steps)),
                human_count(flops * static_cast<double>(per_step * r.steps)));
   else fmt::print("run         {} minutes; the steps are counted when it starts\n", r.minutes);
+  data.print(r);
   fmt::print("memory      {}\n", human_bytes(static_cast<double>(plan.total())));
   for (const auto& row : plan.rows)
     fmt::print("  {:<24} {:>10}\n", row.what, human_bytes(static_cast<double>(row.bytes)));
@@ -64,12 +142,21 @@ train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
   o.sequence_length = r.sequence_length;
   o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
   o.sequential = true;
-  const data::Dataset dataset = data::Dataset::open(fs, r.data_path);
-  const data::FileRecord& tokenizer = dataset.manifest().tokenizer.file;
-  if (!tokenizer.name.empty())
-    h.tokenizer_json = std::string(fs.open_read(dataset.path_of(tokenizer))->text());
-  if (!dataset.manifest().find_split(r.eval_split)) return h;
-  auto loader = std::make_shared<data::Loader>(fs, r.data_path, o);
+  // Datasets may be URLs; a loader opens its own way there.
+  io::ObjectFileSystem urls(fs);
+  io::RetryPolicy retry;
+  retry.give_up_after_s = 600;
+  std::string eval_path;
+  io::retry_storage(retry, system_clock(), [&] {
+    const data::Dataset dataset = data::Dataset::open(urls, r.data.sources[0].path);
+    const data::FileRecord& tokenizer = dataset.manifest().tokenizer.file;
+    if (!tokenizer.name.empty()) h.tokenizer_json = io::read_text(urls, dataset.path_of(tokenizer));
+    eval_path = train::eval_dataset(r, urls);
+  });
+  if (eval_path.empty()) return h;
+  o.cache_directory = r.data.cache_directory;
+  o.cache_bytes = r.data.cache_bytes;
+  auto loader = std::make_shared<data::Loader>(fs, eval_path, o);
   h.evaluate = [loader, rows = r.micro_batch, windows = r.eval_windows](Scorer& model) {
     const eval::Score s = eval::evaluate(model, *loader, rows, windows);
     return train::Evaluation{s.loss, s.bits_per_byte, s.targets};
@@ -86,10 +173,15 @@ void run(const Flags& f) {
   train::TrainerHooks h = hooks(recipe, f);
   h.team = workers.team.get();
   h.timeout_s = f.timeout_s;
+  h.audit_every = f.audit_every;
+  h.until = f.until;
   h.chaos = std::getenv("STOKER_CHAOS") != nullptr;
+  io::FaultyFileSystem faulty(io::real_file_system());
+  if (h.chaos) h.faulty = &faulty;
   train::RunSummary s;
   try {
-    train::Trainer trainer(recipe, std::move(h), io::real_file_system());
+    io::FileSystem& fs = h.chaos ? static_cast<io::FileSystem&>(faulty) : io::real_file_system();
+    train::Trainer trainer(recipe, std::move(h), fs);
     s = trainer.run();
   } catch (const elastic::Released& e) {
     fmt::print(stderr, "stoker: {}\n", e.what());
@@ -132,7 +224,8 @@ void add_train(CLI::App& app) {
   cmd->add_option_function<std::string>(
       "--kernel", [f](const std::string& k) { f->set.push_back("train.kernels=\"" + k + "\""); },
       "Force candidates: op=candidate,... (part of the run's identity)");
-  cmd->add_flag("--dry-run", f->dry_run, "Print parameters, memory and steps; allocate nothing");
+  cmd->add_flag("--dry-run", f->dry_run,
+                "Print parameters, memory, steps and what is taken of which data; allocate nothing");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
   cmd->add_option_function<int>(
       "--zero", [f](int stage) { f->set.push_back(fmt::format("layout.zero_stage={}", stage)); },
@@ -141,6 +234,13 @@ void add_train(CLI::App& app) {
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")
       ->check(CLI::Range(0.5, 3600.0));
+  cmd->add_option(
+         "--audit", f->audit_every,
+         "With several workers: every so many batches each computes its neighbour's gradients again and "
+         "compares the bits (default 0: never; 100 costs one percent)")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  cmd->add_option("--until", f->until, "Stop and save after this step; the schedule stays that of all steps")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
   cmd->add_flag("--quiet", f->quiet, "No progress on stderr");
   cmd->footer(
       "Examples:\n  stoker train recipes/demo.toml\n  stoker train recipes/demo.toml --dry-run\n"

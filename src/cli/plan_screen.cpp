@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/progress.h"
 
 namespace stoker::cli {
 
@@ -73,8 +74,8 @@ std::string plan_screen(const Assessment& a) {
   out += line("fits", fmt::format("{}: {:.1f} of {:.1f} GiB on the fullest accelerator",
                                   a.fits ? to_string(p.memory.verdict) : std::string_view("NO"),
                                   in_gibibytes(p.memory.peak), in_gibibytes(p.memory.capacity)));
-  out += line("layout", fmt::format("{}  ({} considered, {} fit)", describe(a.chosen.run),
-                                    a.layouts.considered, a.layouts.fitting));
+  out += line("layout", fmt::format("{}  ({} considered, {} too large)", describe(a.chosen.run),
+                                    a.layouts.considered, a.layouts.did_not_fit));
   if (!a.fits) {
     out += line("", "the leanest layout is shown; nothing below it is planned");
     for (const std::string& w : a.warnings) out += line("note", w);
@@ -86,6 +87,10 @@ std::string plan_screen(const Assessment& a) {
                           human_count(static_cast<double>(a.chosen.run.batch.tokens()) / a.step.mid.value()),
                           p.mfu * 100 / a.step.mid.value() * p.step.total.value(), human_count(a.steps),
                           human_count(static_cast<double>(a.chosen.run.batch.tokens()))));
+  out += line("",
+              fmt::format("range: nine of ten published runs like it ({}; {} runs held out) were within "
+                          "{:.0f} %, half within {:.0f} %",
+                          p.error_band_group, p.error_band_runs, 100 * p.error_band_p90, 100 * p.error_band));
   out += line("time",
               fmt::format("{} (50 %), {} (90 %), {} (99 %); {} to {} with the step's error; goodput {:.1f} %",
                           human_days(a.wall_p50), human_days(a.wall_p90), human_days(a.wall_p99),
@@ -188,7 +193,7 @@ std::string plan_explanation(const Assessment& a) {
       "  checkpoint {} in {:.3g} s (checkpoint.snapshot_gbps_per_accelerator); every {:.4g} s: exact {:.4g}, "
       "Young "
       "{:.4g}, Daly {:.4g}\n",
-      human_count(a.checkpoint_bytes) + "B", a.recovery.checkpoint_s, a.goodput.interval_s,
+      human_bytes(a.checkpoint_bytes), a.recovery.checkpoint_s, a.goodput.interval_s,
       a.goodput.cadence.exact_s, a.goodput.cadence.young_s, a.goodput.cadence.daly_s);
   out +=
       fmt::format("  mean time: {} work + {} checkpoints + {} lost work + {} outages + {} on fewer nodes\n",

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <thread>
 
@@ -28,8 +29,14 @@ std::string slurm_coordinator(const cluster::Place& place, const std::string& ru
     if (fs.exists(file)) fs.remove(file);
     (void)token_of_run(run_dir, true);
     out.coordinator = std::make_unique<cluster::Processes>();
-    std::vector<std::string> command{cluster::own_executable(), "coordinator", "--run", run_dir, "--workers",
-                                     std::to_string(place.size)};
+    std::vector<std::string> command{cluster::own_executable(),
+                                     "coordinator",
+                                     "--run",
+                                     run_dir,
+                                     "--workers",
+                                     std::to_string(place.size),
+                                     "--admit",
+                                     place.worker.substr(0, place.worker.rfind('.') + 1)};
     // Nodes of a test cluster share one machine: then loopback will do.
     const char* loopback = std::getenv("STOKER_LOOPBACK");
     if (loopback == nullptr)
@@ -67,6 +74,8 @@ WorkerTeam make_worker_team(const WorkerTeamOptions& options) {
   WorkerTeam out;
   const cluster::Place place = cluster::find_place(cluster::process_environment);
   if (place.starter == cluster::Starter::kNone) return out;
+  // A peer that has ended is an error of the call that writes to it, not the end of this process.
+  std::signal(SIGPIPE, SIG_IGN);
   const std::string run_dir = place.run_dir.empty() ? options.run_dir : place.run_dir;
   io::real_file_system().make_dirs(io::join(run_dir, "flight"));
   train::TeamConfig config;
@@ -84,6 +93,8 @@ WorkerTeam make_worker_team(const WorkerTeamOptions& options) {
       own_address != nullptr ? own_address : net::local_address_towards(config.link.coordinator);
   config.run = fmt::format("{:016x}", hash64(config.link.token));
   config.flight_file = fmt::format("{}/flight/{}.bin", run_dir, place.worker);
+  io::real_file_system().make_dirs(io::join(run_dir, "trace"));
+  config.trace_file = fmt::format("{}/trace/{}.jsonl", run_dir, place.worker);
   config.transport = options.transport;
   config.timeout_s = options.timeout_s;
   config.chaos = std::getenv("STOKER_CHAOS") != nullptr;

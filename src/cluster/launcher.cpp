@@ -19,6 +19,7 @@ namespace {
 const std::string kCoordinator = "coordinator";
 constexpr double kCoordinatorStart_s = 15;
 constexpr double kFenceCheck_s = 0.5;
+constexpr double kLastWord_s = 1.5;
 constexpr double kFinish_s = 15;  // the last workers may need this long after the first is done
 
 bool is_final(int exit) {
@@ -125,10 +126,15 @@ void Launcher::start_worker(Slot& slot) {
   slot.worker = fmt::format("w{}.{}", index, slot.incarnation++);
   std::map<std::string, std::string> environment{
       {"STOKER_COORDINATOR", address_}, {"STOKER_WORKER", slot.worker}, {"STOKER_RUN_DIR", plan_.run_dir}};
+  environment.insert(plan_.environment.begin(), plan_.environment.end());
   ProcessSpec spec{slot.worker, plan_.worker_command, environment,
                    fmt::format("{}/logs/{}.log", plan_.run_dir, slot.worker), ""};
   if (slot.host.empty()) {
     spec.environment["STOKER_TOKEN"] = plan_.token;
+    if (plan_.prefix) {
+      spec.command = plan_.prefix(index);
+      spec.command.insert(spec.command.end(), plan_.worker_command.begin(), plan_.worker_command.end());
+    }
   } else {
     spec.command = ssh_command(slot.host, plan_.worker_command, environment, plan_.ssh);
     spec.environment.clear();
@@ -237,9 +243,16 @@ bool Launcher::step() {
 int Launcher::run() {
   start_workers();
   while (step()) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  // What we know of the run may be a moment old: the last workers ended just now. The coordinator stays for a while after them.
+  const double end = monotonic_s() + kLastWord_s;
+  bool finished = hooks_.run_finished();
+  while (!finished && exit_code_ == 0 && !stopping_ && monotonic_s() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    finished = hooks_.run_finished();
+  }
   processes_.end_all(5);
   if (exit_code_ == 0 && stopping_) exit_code_ = stoker::exit_code(ErrorKind::kCancelled);
-  if (exit_code_ == 0 && !hooks_.run_finished()) exit_code_ = stoker::exit_code(ErrorKind::kPeer);
+  if (exit_code_ == 0 && !finished) exit_code_ = stoker::exit_code(ErrorKind::kPeer);
   return exit_code_;
 }
 

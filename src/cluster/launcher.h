@@ -34,6 +34,7 @@ struct LaunchPlan {
   std::vector<HostSlots> hosts;  // empty: all here
   std::vector<std::string> worker_command;
   std::vector<std::string> coordinator_command;
+  std::map<std::string, std::string> environment;  // of the workers, beside what says who they are
   std::string run_dir;
   std::string token;
   int max_restarts = 1000;
@@ -42,6 +43,7 @@ struct LaunchPlan {
   double restart_pause_s = 0.1;
   std::vector<std::string> ssh{"ssh"};
   bool quiet = false;
+  std::function<std::vector<std::string>(size_t)> prefix;  // words before the command of the worker in slot i
 };
 
 // What the launcher needs from elsewhere; cli connects them to the coordinator.

@@ -35,7 +35,8 @@ void to_wire(const WorkerInfo& in, wire::WorkerInfo* out) {
   out->set_memory_domain(in.memory_domain);
 }
 Pulse from_wire(const wire::Pulse& in) {
-  return {in.step(), in.phase(), in.phase_age_s(), in.last_call(), in.compute_s_per_leaf(), in.steps_done()};
+  return {in.step(),       in.phase(),  in.phase_age_s(), in.last_call(), in.compute_s_per_leaf(),
+          in.steps_done(), in.anatomy()};
 }
 
 }  // namespace
@@ -106,7 +107,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
       changed.notify_all();
       for (const Event& e : events) event_lines += e.json() + "\n";
     }
-    if (membership.changes() != saved_changes) {
+    if (membership.changes() != saved_changes && !retired) {
       saved_changes = membership.changes();
       state_text = membership.save();
     }
@@ -221,6 +222,8 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
                          wire::CommitReply* out) override {
     return guarded(*context, [&](auto&) {
       std::string why;
+      if (config.successor && !retired)
+        if (const std::string who = config.successor(); !who.empty()) retire(who);
       out->set_allowed(membership.may_commit(in->worker(), in->generation(), &why));
       out->set_why(why);
     });
@@ -268,6 +271,11 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
     });
   }
 
+  void retire(const std::string& who) {
+    retired = true;
+    membership.retire("the run has another coordinator now: " + who);
+  }
+
   struct Value {
     std::string value;
     uint64_t generation = 0;
@@ -280,7 +288,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
   uint64_t seen_generation = 0, saved_changes = 0;
   int64_t last_event = 0;
   double next_complaint_s = 0;
-  bool ending = false, writer_ends = false;
+  bool ending = false, writer_ends = false, retired = false;
   std::string event_lines, state_text;  // not written yet
   std::unique_ptr<grpc::Server> server;
   std::thread ticker, writer;
@@ -292,6 +300,10 @@ net::Address Coordinator::address() const { return impl_->config.listen; }
 bool Coordinator::finished() const {
   std::lock_guard lock(impl_->mutex);
   return impl_->membership.finished();
+}
+void Coordinator::retire(const std::string& why) {
+  std::lock_guard lock(impl_->mutex);
+  if (!impl_->retired) impl_->retire(why);
 }
 bool Coordinator::nobody_left() const {
   std::lock_guard lock(impl_->mutex);

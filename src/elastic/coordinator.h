@@ -6,6 +6,7 @@
 // every call needs the token; TLS beyond loopback (net/rpc.h) Errors       Usage: address in use or not ours,
 // bad token. Storage: the state cannot be written (the run goes on)
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -20,7 +21,9 @@ struct CoordinatorConfig {
   net::Address listen{"127.0.0.1", 0};  // port 0: any
   net::Tls tls = net::Tls::kAuto;
   std::string token;
-  std::string state_file, events_file;        // empty: none
+  std::string state_file, events_file;  // empty: none
+  // Asked before every permission to commit a checkpoint: who has taken over? Empty: nobody.
+  std::function<std::string()> successor;
   std::map<std::string, std::string> values;  // preset shared values: the command that joiners run
 };
 
@@ -31,6 +34,8 @@ class Coordinator {
   Coordinator(const Coordinator&) = delete;
   net::Address address() const;  // with the port in use
   bool finished() const;
+  // Another coordinator holds the run: from here on every call is answered with "fenced" and no checkpoint is allowed.
+  void retire(const std::string& why);
   bool nobody_left() const;  // the run has begun and every worker is gone
 
  private:

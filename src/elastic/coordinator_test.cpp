@@ -41,7 +41,7 @@ struct Worker {
          net::Tls tls = net::Tls::kAuto)
       : link(
             LinkConfig{address, tls, token, {name, "here", getpid(), "127.0.0.1", "d"}, 0.05, 10, ""},
-            [] { return Pulse{3, "forward", 0, "in barrier #1", 0, 0}; },
+            [] { return Pulse{3, "forward", 0, "in barrier #1", 0, 0, ""}; },
             [this](uint64_t, const std::string& why) {
               std::lock_guard lock(mutex);
               broken_why = why;

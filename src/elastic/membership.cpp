@@ -11,7 +11,8 @@ namespace {
 using nlohmann::json;
 constexpr size_t kAccusations = 2;  // generations in which somebody must be accused to be put out
 constexpr size_t kEventsKept = 4096;
-constexpr double kOwnSleep_s = 0.5;  // ticks come many times a second
+constexpr double kZombiesHear_s = 2;  // how long until workers of another attempt know that they are out
+constexpr double kOwnSleep_s = 0.5;   // ticks come many times a second
 
 json to_json(const WorkerInfo& who) {
   return {{"worker", who.worker},
@@ -53,10 +54,22 @@ Membership::Worker& Membership::know(const WorkerInfo& who) {
     w.who = who;
     w.joined = next_join_++;
     w.last_heard_s = clock_.now_s();
+    if (!admits(who.worker)) {
+      w.life = Life::kGone;
+      w.why = fmt::format("{} belongs to an attempt that has been given up; only {}* may take part",
+                          who.worker, config_.admit);
+      record("fenced-call", &w, w.why);
+      ++changes_;
+      return w;
+    }
     record("joined", &w, fmt::format("{} on {} (pid {}) asks to join", who.worker, who.host, who.pid));
   }
   if (w.life != Life::kGone) w.who = who;
   return w;
+}
+
+bool Membership::admits(const std::string& worker) const {
+  return config_.admit.empty() || worker.starts_with(config_.admit) || worker.starts_with("join.");
 }
 
 Membership::Worker* Membership::find(const std::string& worker) {
@@ -105,7 +118,10 @@ void Membership::remove(Worker& w, const std::string& kind, const std::string& w
   w.why = text;
   w.released = kind == "released" || kind == "finished" || kind == "left";
   ++changes_;
-  if (was_member && kind != "finished") break_generation(text);
+  if (was_member && kind != "finished") {
+    if (!broken_) lost_to_ = kind;
+    break_generation(text);
+  }
 }
 
 HeartbeatAnswer Membership::heartbeat(const WorkerInfo& who, uint64_t generation, const Pulse& pulse) {
@@ -145,7 +161,10 @@ void Membership::arrive(const WorkerInfo& who, uint64_t generation, const Pulse&
   w.state = std::move(state);
   if (w.formed > generation) return;  // its answer is ready: the last one got lost on the way
   w.at_gate = true;
-  if (w.life == Life::kMember) break_generation(fmt::format("rank {} came to the gate", w.rank));
+  if (w.life == Life::kMember) {
+    if (!broken_) lost_to_ = "regroup";  // somebody joins or leaves as agreed, or a link failed
+    break_generation(fmt::format("rank {} came to the gate", w.rank));
+  }
   try_form();
 }
 
@@ -208,7 +227,7 @@ void Membership::try_form() {
     }
   }
   const auto count = static_cast<int>(candidates.size());
-  if (count < config_.minimum) return;
+  if (count < config_.minimum || clock_.now_s() < no_generation_before_s_) return;
   if (generation_ == 0 && count < config_.target && clock_.now_s() - broken_since_s_ < config_.gather_s)
     return;
   const size_t keep = std::min<size_t>(candidates.size(), static_cast<size_t>(config_.target));
@@ -273,7 +292,9 @@ void Membership::accuse(const std::string& worker, uint64_t generation, const st
     remove(*w, "ended", fmt::format("has ended, as {} saw", worker));
     return try_form();
   }
-  accused_[accused].insert(generation);
+  // One that waits for its data is late through no fault of its link; it comes to the gate like the others.
+  if (w->pulse.phase != "data") accused_[accused].insert(generation);
+  if (!broken_) lost_to_ = "link";
   accused_step_ = std::max(accused_step_, std::max(by->pulse.step, w->pulse.step));
   break_generation(fmt::format("{} could not reach {}", worker, accused));
 }
@@ -327,6 +348,12 @@ void Membership::stop(const std::string& why) {
   record("stop", nullptr, why);
 }
 
+void Membership::retire(const std::string& why) {
+  record("retired", nullptr, why);
+  for (auto& [name, w] : workers_) remove(w, "fenced", why);
+  stop(why);
+}
+
 void Membership::note(const std::string& kind, const std::string& worker, const std::string& text) {
   record(kind, find(worker), text);
 }
@@ -336,6 +363,7 @@ void Membership::tick() {
   // When the judge itself slept (a paused machine, a starved process) nobody could be heard: that time does not count.
   const double slept = last_tick_s_ ? now - *last_tick_s_ : 0;
   last_tick_s_ = now;
+  if (!finished_ && !workers_.empty()) account_s_[broken_ ? lost_to_ : "training"] += slept;
   if (slept > kOwnSleep_s) {
     for (auto& [name, w] : workers_) w.last_heard_s += slept;
     broken_since_s_ += slept;
@@ -375,23 +403,25 @@ std::string Membership::status_json() const {
                        : w.life == Life::kJoining ? (w.at_gate ? "spare" : "joining")
                        : w.released               ? "left"
                                                   : "fenced";
-    workers.push_back({{"worker", name},
-                       {"host", w.who.host},
-                       {"pid", w.who.pid},
-                       {"rank", w.rank},
-                       {"life", life},
-                       {"step", w.pulse.step},
-                       {"phase", w.pulse.phase},
-                       {"phase_age_s", w.pulse.phase_age_s},
-                       {"last_call", w.pulse.last_call},
-                       {"compute_s_per_leaf", w.pulse.compute_s_per_leaf},
-                       {"silent_s", w.life == Life::kGone ? 0.0 : now - w.last_heard_s},
-                       {"slow", w.slow_named},
-                       {"why", w.why}});
+    workers.push_back(
+        {{"worker", name},
+         {"host", w.who.host},
+         {"pid", w.who.pid},
+         {"rank", w.rank},
+         {"life", life},
+         {"step", w.pulse.step},
+         {"phase", w.pulse.phase},
+         {"phase_age_s", w.pulse.phase_age_s},
+         {"last_call", w.pulse.last_call},
+         {"compute_s_per_leaf", w.pulse.compute_s_per_leaf},
+         {"silent_s", w.life == Life::kGone ? 0.0 : now - w.last_heard_s},
+         {"slow", w.slow_named},
+         {"anatomy_s", json::parse(w.pulse.anatomy.empty() ? "{}" : w.pulse.anatomy, nullptr, false)},
+         {"why", w.why}});
   }
   return json{{"run", config_.run},       {"generation", generation_},  {"broken", broken_},
               {"target", config_.target}, {"minimum", config_.minimum}, {"finished", finished_},
-              {"workers", workers}}
+              {"account_s", account_s_},  {"workers", workers}}
       .dump();
 }
 
@@ -407,7 +437,7 @@ std::string Membership::save() const {
       gone.push_back({{"who", to_json(w.who)}, {"why", w.why}, {"released", w.released}});
   return json{{"format", 1},       {"run", config_.run},       {"generation", generation_},
               {"broken", broken_}, {"target", config_.target}, {"members", members},
-              {"gone", gone},      {"finished", finished_}}
+              {"gone", gone},      {"finished", finished_},    {"account_s", account_s_}}
       .dump(1);
 }
 
@@ -420,11 +450,18 @@ void Membership::load(const std::string& text) {
     generation_ = j.at("generation");
     config_.target = j.at("target");
     finished_ = j.at("finished");
+    if (j.contains("account_s")) account_s_ = j.at("account_s");
     broken_ = j.at("broken").get<bool>() || generation_ == 0;
     broken_since_s_ = clock_.now_s();
     broken_why_ = "the coordinator came back";
     for (const json& m : j.at("members")) {
       Worker& w = know(worker_from(m.at("who")));
+      if (w.life ==
+          Life::kGone) {  // of another attempt: its memory is lost to the run, its checkpoints are not
+        broken_ = true;
+        no_generation_before_s_ = clock_.now_s() + kZombiesHear_s;
+        continue;
+      }
       w.life = Life::kMember;
       w.rank = m.at("rank");
       w.formed = generation_;

@@ -7,7 +7,8 @@
 //   generation.
 // Detection    ended: its supervisor or a peer's report plus a missing heartbeat; silent: no heartbeat for
 //              heartbeat_timeout_s; stuck: alive but not at the gate regroup_timeout_s after the generation
-//              broke; link: accused by others in kAccusations generations without a finished step between;
+//              broke; link: accused by others in kAccusations generations without a finished step between
+//              (not while it says that it waits for data);
 //              slow: more than straggler_factor x the median compute time for straggler_steps steps (named,
 //              not evicted)
 // Ranks        survivors keep their order, newcomers follow in the order of joining
@@ -41,6 +42,7 @@ struct Pulse {
   std::string last_call;
   double compute_s_per_leaf = 0;
   uint64_t steps_done = 0;
+  std::string anatomy = "";  // JSON object: seconds by phase since the process began
 };
 
 struct MembershipConfig {
@@ -49,6 +51,8 @@ struct MembershipConfig {
   int minimum = 1;  // below this the run waits
   double heartbeat_timeout_s = 5.0;
   double regroup_timeout_s = 8.0;
+  // Only workers whose name begins so (and those of stoker join): an attempt of a requeued job. Empty: all.
+  std::string admit = "";
   double gather_s = 20.0;  // the first generation waits this long for `target` workers
   double straggler_factor = 1.6;
   int straggler_steps = 8;
@@ -105,6 +109,8 @@ class Membership {
   bool may_commit(const std::string& worker, uint64_t generation, std::string* why);
   void scale(int workers);
   void stop(const std::string& why);
+  // Another coordinator has taken over: everybody here is put out, for good.
+  void retire(const std::string& why);
   void note(const std::string& kind, const std::string& worker, const std::string& text);
 
   void tick();  // judge deadlines; call several times a second
@@ -138,6 +144,7 @@ class Membership {
   };
   Worker& know(const WorkerInfo& who);
   Worker* find(const std::string& worker);
+  bool admits(const std::string& worker) const;
   void remove(Worker& w, const std::string& kind, const std::string& why);
   void break_generation(const std::string& why);
   void try_form();
@@ -156,11 +163,14 @@ class Membership {
   std::map<std::string, std::set<uint64_t>>
       accused_;  // worker -> generations in which it was accused since the last step
   int64_t accused_step_ = -1;
+  std::map<std::string, double> account_s_;  // wall time: "training", or what kept the run from it
+  std::string lost_to_ = "start-up";
   std::deque<Event> events_;
   std::optional<double> last_tick_s_;
   int64_t next_event_ = 1;
   int64_t next_join_ = 0;
   bool stopping_ = false, finished_ = false;
+  double no_generation_before_s_ = 0;  // zombies of another attempt may still write until they have been told
   std::string stop_why_;
   uint64_t changes_ = 0;
 };

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 
 namespace stoker::elastic {
@@ -232,6 +234,51 @@ TEST(Membership, ACoordinatorWithoutStateLearnsTheGenerationFromTheLiving) {
   run.arrive("b", 7);
   EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kFormed);
   EXPECT_EQ(run.membership.gate("a").generation, 8u);
+}
+
+TEST(Membership, AnotherAttemptIsTurnedAwayAndHasTimeToHearIt) {
+  World first(2);
+  first.arrive("j1.0.0.r0");
+  first.arrive("j1.0.0.r1");
+  FakeClock clock;
+  Membership second({.run = "r", .target = 2, .admit = "j1.0.1."}, clock);
+  second.load(first.membership.save());
+  EXPECT_TRUE(second.heartbeat(worker("j1.0.0.r0"), 1, {}).fenced);
+  std::string why;
+  EXPECT_FALSE(second.may_commit("j1.0.0.r0", 1, &why));
+  for (const char* name : {"j1.0.1.r0", "j1.0.1.r1"}) second.arrive(worker(name), 0, {}, "");
+  EXPECT_EQ(second.gate("j1.0.1.r0").outcome, Outcome::kWait);  // zombies may still be writing
+  clock.now += 2.5;
+  second.tick();
+  EXPECT_EQ(second.gate("j1.0.1.r0").outcome, Outcome::kFormed);
+  EXPECT_EQ(second.gate("j1.0.1.r0").generation, 2u);
+  EXPECT_FALSE(second.heartbeat(worker("join.h.7"), 0, {}).fenced);
+}
+
+TEST(Membership, ARetiredCoordinatorPutsEverybodyOut) {
+  World run(1);
+  run.arrive("a");
+  run.membership.retire("the run has another coordinator now: h:1");
+  EXPECT_TRUE(run.membership.heartbeat(worker("a"), 1, {}).fenced);
+  std::string why;
+  EXPECT_FALSE(run.membership.may_commit("a", 1, &why));
+  EXPECT_NE(why.find("another coordinator"), std::string::npos);
+  run.arrive("late");
+  EXPECT_NE(run.membership.gate("late").outcome, Outcome::kFormed);
+}
+
+TEST(Membership, WallTimeIsAccountedFor) {
+  World run(2);
+  run.arrive("a");
+  run.arrive("b");
+  run.pass_time(4, {"a", "b"});
+  run.membership.ended("b", 0, 9);
+  run.pass_time(2, {"a"});
+  run.arrive("a", 1);
+  run.pass_time(3, {"a"});
+  const auto j = nlohmann::json::parse(run.membership.status_json());
+  EXPECT_NEAR(j["account_s"]["training"].get<double>(), 7, 0.6);
+  EXPECT_NEAR(j["account_s"]["ended"].get<double>(), 2, 0.6);
 }
 
 TEST(Membership, FinishingIsNotAFailure) {

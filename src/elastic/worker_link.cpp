@@ -15,7 +15,8 @@ namespace stoker::elastic {
 namespace {
 
 constexpr double kCall_s = 2;
-constexpr double kGateCall_s = 8;  // the coordinator answers gate calls within 5 s
+constexpr double kQuickCall_s = 0.5;  // a coordinator that has moved must be found long before it misses us
+constexpr double kGateCall_s = 8;     // the coordinator answers gate calls within 5 s
 constexpr auto kRetryPause = std::chrono::milliseconds(50);
 
 void to_wire(const WorkerInfo& in, wire::WorkerInfo* out) {
@@ -32,6 +33,7 @@ void to_wire(const Pulse& in, wire::Pulse* out) {
   out->set_last_call(in.last_call);
   out->set_compute_s_per_leaf(in.compute_s_per_leaf);
   out->set_steps_done(in.steps_done);
+  out->set_anatomy(in.anatomy);
 }
 
 // A stub that survives its coordinator: calls are repeated, and the address is read again when a file names
@@ -55,6 +57,9 @@ class Line {
     }
     grpc::ClientContext context;
     net::add_token(context, token_, timeout_s);
+    // A connection is made only while a call waits for it: failing at once would mean never to connect again, since a TLS handshake
+    // takes several turns.
+    context.set_wait_for_ready(true);
     const grpc::Status status = (stub.get()->*method)(&context, request, reply);
     if (!status.ok() && net::is_retryable(status)) look_for_move();
     return status;
@@ -64,9 +69,9 @@ class Line {
   Reply repeat(Method<Request, Reply> method, const Request& request, double each_s, double outage_s,
                const std::atomic<bool>* give_up = nullptr) {
     const double end = monotonic_s() + outage_s;
-    for (;;) {
+    for (double wait_s = std::min(each_s, each_s > kCall_s ? each_s : kQuickCall_s);; wait_s = each_s) {
       Reply reply;
-      const grpc::Status status = once(method, request, &reply, each_s);
+      const grpc::Status status = once(method, request, &reply, wait_s);
       if (status.ok()) return reply;
       if (!net::is_retryable(status) || monotonic_s() >= end || (give_up != nullptr && give_up->load()))
         throw net::status_error(status, "the coordinator", address());
@@ -136,7 +141,7 @@ struct WorkerLink::Impl {
       const uint64_t mine = generation.load();
       request.set_generation(mine);
       const grpc::Status status =
-          beat_line.once(&wire::Coordinator::Stub::Heartbeat, request, &reply, kCall_s);
+          beat_line.once(&wire::Coordinator::Stub::Heartbeat, request, &reply, kQuickCall_s);
       if (status.ok()) judge(mine, reply);
       lock.lock();
       wake.wait_for(lock, std::chrono::duration<double>(config.heartbeat_s), [this] { return ending; });

@@ -70,6 +70,13 @@ ObjectStoreOptions object_store_options_from_environment() {
   return o;
 }
 
+ObjectStoreOptions patient_object_store_options(double give_up_after_s) {
+  ObjectStoreOptions o = object_store_options_from_environment();
+  o.retry.emplace();
+  o.retry->give_up_after_s = give_up_after_s;
+  return o;
+}
+
 S3Listing parse_s3_listing(std::string_view xml, std::string_view prefix) {
   S3Listing out;
   auto between = [](std::string_view text, std::string_view open, std::string_view close,
@@ -103,6 +110,8 @@ struct ObjectFileSystem::Reply {
   long status = 0;
   std::string body;
   uint64_t length = 0;  // Content-Length
+  double modified_unix_s = 0;
+  std::optional<uint64_t> range_first;  // Content-Range, where the server sends it
   bool too_long = false;
   uint64_t max_bytes = 0;
 };
@@ -136,8 +145,8 @@ struct ObjectFileSystem::Connections {
 
 class ObjectReadable final : public ReadableFile {
  public:
-  ObjectReadable(ObjectFileSystem& fs, std::string path, uint64_t size)
-      : fs_(fs), path_(std::move(path)), size_(size) {}
+  ObjectReadable(ObjectFileSystem& fs, std::string path, uint64_t size, bool sequential)
+      : fs_(fs), path_(std::move(path)), size_(size), sequential_(sequential) {}
   const std::string& path() const override { return path_; }
   uint64_t size() const override { return size_; }
   void read_at(uint64_t offset, void* to, size_t bytes) const override;
@@ -147,18 +156,22 @@ class ObjectReadable final : public ReadableFile {
       if (size_ > kMostMapped)
         fail(ErrorKind::kUsage, "{}: {} bytes are too many to hold at once", path_, size_);
       std::vector<std::byte> bytes(size_);
-      read_at(0, bytes.data(), bytes.size());
+      fetch(0, bytes.data(), bytes.size());
       whole_ = std::move(bytes);
     }
     return whole_;
   }
 
  private:
+  void fetch(uint64_t offset, void* to, size_t bytes) const;
   ObjectFileSystem& fs_;
   std::string path_;
   uint64_t size_;
+  bool sequential_;
   mutable std::mutex mutex_;
   mutable std::vector<std::byte> whole_;
+  mutable std::vector<std::byte> ahead_;  // of a sequential file
+  mutable uint64_t ahead_at_ = 0;
 };
 
 void ObjectReadable::read_at(uint64_t offset, void* to, size_t bytes) const {
@@ -166,12 +179,29 @@ void ObjectReadable::read_at(uint64_t offset, void* to, size_t bytes) const {
   const uint64_t end = offset + bytes;
   if (end < offset || end > size_)
     fail(ErrorKind::kData, "'{}' has {} bytes: expected {} bytes from byte {}", path_, size_, bytes, offset);
+  if (!sequential_ || bytes >= kReadAheadBytes) return fetch(offset, to, bytes);
+  std::lock_guard lock(mutex_);
+  if (offset < ahead_at_ || end > ahead_at_ + ahead_.size()) {
+    ahead_.clear();  // nothing is there if this fails
+    std::vector<std::byte> next(std::min(kReadAheadBytes, size_ - offset));
+    fetch(offset, next.data(), next.size());
+    ahead_ = std::move(next);
+    ahead_at_ = offset;
+  }
+  std::memcpy(to, ahead_.data() + (offset - ahead_at_), bytes);
+}
+
+void ObjectReadable::fetch(uint64_t offset, void* to, size_t bytes) const {
+  const uint64_t end = offset + bytes;
   const auto reply = fs_.request("GET", path_, {}, fmt::format("bytes={}-{}", offset, end - 1), bytes);
   if (reply.status == 200 && !(offset == 0 && bytes == size_))
     fail(ErrorKind::kUsage,
          "{}: the server sends whole files instead of the bytes asked for (no Range support). Use another "
          "server",
          path_);
+  if (reply.status == 206 && reply.range_first && *reply.range_first != offset)
+    fail(ErrorKind::kStorage, "{}: asked for {} bytes from byte {}, got bytes from {}", path_, bytes, offset,
+         *reply.range_first);
   if (reply.body.size() != bytes || reply.too_long)
     fail(ErrorKind::kStorage, "{}: asked for {} bytes from byte {}, got {}", path_, bytes, offset,
          reply.body.size());
@@ -185,6 +215,17 @@ ObjectFileSystem::~ObjectFileSystem() = default;
 ObjectFileSystem::Reply ObjectFileSystem::request(const std::string& method, const std::string& path,
                                                   std::vector<std::pair<std::string, std::string>> query,
                                                   const std::string& range, uint64_t max_bytes) {
+  if (!options_.retry) return request_once(method, path, query, range, max_bytes);
+  Reply reply;
+  retry_storage(*options_.retry, system_clock(),
+                [&] { reply = request_once(method, path, query, range, max_bytes); });
+  return reply;
+}
+
+ObjectFileSystem::Reply ObjectFileSystem::request_once(
+    const std::string& method, const std::string& path,
+    const std::vector<std::pair<std::string, std::string>>& query, const std::string& range,
+    uint64_t max_bytes) {
   std::string url = path;
   std::vector<std::string> headers;
   const bool s3 = path.starts_with("s3://");
@@ -230,8 +271,10 @@ ObjectFileSystem::Reply ObjectFileSystem::request(const std::string& method, con
   curl_easy_setopt(c, CURLOPT_HTTPHEADER, list);
   curl_easy_setopt(c, CURLOPT_ERRORBUFFER, words);
   curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(c, CURLOPT_FILETIME, 1L);
   curl_easy_setopt(c, CURLOPT_NOBODY, method == "HEAD" ? 1L : 0L);
   curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, s3 ? 0L : 1L);
   curl_easy_setopt(c, CURLOPT_MAXREDIRS, 5L);
   curl_easy_setopt(c, CURLOPT_USERAGENT, "stoker");
@@ -249,11 +292,27 @@ ObjectFileSystem::Reply ObjectFileSystem::request(const std::string& method, con
         r.body.append(data, size * count);
         return size * count;
       });
+  curl_easy_setopt(c, CURLOPT_HEADERDATA, &reply);
+  curl_easy_setopt(
+      c, CURLOPT_HEADERFUNCTION, +[](char* data, size_t size, size_t count, void* to) -> size_t {
+        std::string line(data, std::min<size_t>(size * count, 100));
+        std::transform(line.begin(), line.end(), line.begin(),
+                       [](unsigned char ch) { return static_cast<char>(ch < 128 ? std::tolower(ch) : ch); });
+        constexpr std::string_view kName = "content-range: bytes ";
+        uint64_t first = 0;
+        if (line.starts_with(kName) &&
+            std::from_chars(line.data() + kName.size(), line.data() + line.size(), first).ec == std::errc())
+          static_cast<Reply*>(to)->range_first = first;
+        return size * count;
+      });
   const CURLcode code = curl_easy_perform(c);
   curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &reply.status);
   curl_off_t length = -1;
   curl_easy_getinfo(c, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
   reply.length = length < 0 ? 0 : static_cast<uint64_t>(length);
+  curl_off_t modified = -1;
+  curl_easy_getinfo(c, CURLINFO_FILETIME_T, &modified);
+  if (modified > 0) reply.modified_unix_s = static_cast<double>(modified);
   curl_slist_free_all(list);
   connections_->give(c);
   if (code != CURLE_OK && !reply.too_long)
@@ -297,7 +356,7 @@ std::unique_ptr<ReadableFile> ObjectFileSystem::open_read(const std::string& pat
   if (!is_url(path)) return below_.open_read(path, access);
   const Reply reply = head(path);
   if (reply.status == 404) fail(ErrorKind::kUsage, "{}: nothing there (HTTP 404). Check the address", path);
-  return std::make_unique<ObjectReadable>(*this, path, reply.length);
+  return std::make_unique<ObjectReadable>(*this, path, reply.length, access == Access::kSequential);
 }
 
 bool ObjectFileSystem::exists(const std::string& path) {
@@ -310,7 +369,7 @@ FileInfo ObjectFileSystem::info(const std::string& path) {
   if (!is_url(path)) return below_.info(path);
   if (path.starts_with("s3://") && (s3_path(path).key.empty() || path.ends_with('/'))) return {0, true, 0};
   const Reply reply = head(path);
-  if (reply.status != 404) return {reply.length, false, 0};
+  if (reply.status != 404) return {reply.length, false, reply.modified_unix_s};
   if (any_below(path)) return {0, true, 0};
   fail(ErrorKind::kUsage, "{}: nothing there (HTTP 404). Check the address", path);
 }

@@ -4,15 +4,18 @@
 // S3            signed (Signature Version 4). From the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
 //               AWS_REGION or AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (then addressed by path). Without a key the
 //               request is not signed (public buckets)
-// Errors        Usage: nothing there, not allowed, writing, listing over plain HTTP. Storage: unreachable, timeout, 429, 5xx: worth
-//               retrying (nothing here retries). Data: fewer bytes than asked for
+// Sequential    files opened with Access::kSequential are fetched kReadAheadBytes at a time
+// Errors        Usage: nothing there, not allowed, writing, listing over plain HTTP. Storage: unreachable, timeout, 429, 5xx, an answer
+//               cut short: tried again as options.retry says, or not at all without it. Data: a read beyond the end
 // Threads       all methods from any thread; connections are kept and reused
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "io/file_system.h"
+#include "io/retry.h"
 #include "io/s3_signature.h"
 
 namespace stoker::io {
@@ -25,8 +28,13 @@ struct ObjectStoreOptions {
   std::string endpoint;  // empty: Amazon's
   double connect_timeout_s = 10;
   double stall_timeout_s = 30;  // without a byte
+  std::optional<RetryPolicy> retry;
 };
 ObjectStoreOptions object_store_options_from_environment();
+// The same for a command that reads and has nobody else to retry: for up to give_up_after_s.
+ObjectStoreOptions patient_object_store_options(double give_up_after_s = 300);
+
+inline constexpr uint64_t kReadAheadBytes = uint64_t{8} << 20;
 
 class ObjectFileSystem final : public FileSystem {
  public:
@@ -53,6 +61,9 @@ class ObjectFileSystem final : public FileSystem {
   Reply request(const std::string& method, const std::string& path,
                 std::vector<std::pair<std::string, std::string>> query, const std::string& range,
                 uint64_t max_bytes);
+  Reply request_once(const std::string& method, const std::string& path,
+                     const std::vector<std::pair<std::string, std::string>>& query, const std::string& range,
+                     uint64_t max_bytes);
   Reply head(const std::string& path);
   bool any_below(const std::string& path);
   FileSystem& below_;

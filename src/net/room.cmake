@@ -1,4 +1,5 @@
 find_package(Protobuf REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
 find_package(OpenSSL REQUIRED)
-target_link_libraries(${ROOM_TARGET} PUBLIC gRPC::grpc++ PRIVATE OpenSSL::Crypto)
+find_library(CPP_HTTPLIB cpp-httplib REQUIRED)
+target_link_libraries(${ROOM_TARGET} PUBLIC gRPC::grpc++ PRIVATE OpenSSL::Crypto ${CPP_HTTPLIB})

@@ -101,7 +101,9 @@ std::shared_ptr<grpc::ServerCredentials> server_credentials(bool tls, const std:
 std::shared_ptr<grpc::Channel> make_channel(const Address& address, bool tls, const std::string& token) {
   quiet_grpc();
   grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  // How long one attempt to connect may take, TLS and all, in spite of its name: too short, and a busy coordinator is kept busy
+  // by handshakes that are given up before they end.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);

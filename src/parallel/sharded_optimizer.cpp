@@ -88,6 +88,28 @@ void ShardedOptimizer::unpack(Range range, const float* in) {
   });
 }
 
+std::vector<std::pair<std::string, Buffer>> ShardedOptimizer::copy_state(const std::string& parameter,
+                                                                         Range range) const {
+  std::vector<std::pair<std::string, Buffer>> out;
+  if (pieces_.empty()) return out;
+  const auto names = optimizer_->state();
+  for (size_t s = 0; s < pieces_.front().state.size(); ++s) {
+    Buffer copy(range.size() * sizeof(float));
+    size_t copied = 0;
+    for (const Piece& p : pieces_) {
+      const size_t begin = std::max(range.begin, p.flat.begin), end = std::min(range.end, p.flat.end);
+      if (begin >= end) continue;
+      std::memcpy(static_cast<float*>(copy.data()) + (begin - range.begin),
+                  p.state.at(s) + (begin - p.flat.begin), (end - begin) * sizeof(float));
+      copied += end - begin;
+    }
+    STOKER_CHECK(copied == range.size(), "{} of {} elements of {} are held here", copied, range.size(),
+                 parameter);
+    out.emplace_back(parameter + names.at(s).name.substr(names[s].name.rfind('.')), std::move(copy));
+  }
+  return out;
+}
+
 void ShardedOptimizer::take_state(const ShardedOptimizer& other) {
   for (const Piece& mine : pieces_)
     for (const Piece& theirs : other.pieces_) {

@@ -7,11 +7,14 @@
 // Determinism  as optim/optimizer.h, for any cut
 #pragma once
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "nn/parameter_store.h"
 #include "optim/optimizer.h"
 #include "parallel/shard_plan.h"
+#include "tensor/buffer.h"
 
 namespace stoker::parallel {
 
@@ -30,6 +33,10 @@ class ShardedOptimizer {
   void unpack(Range range, const float* in);
   // State of the ranges that both hold; values stay where they are.
   void take_state(const ShardedOptimizer& other);
+
+  // Copies of the state of `range`, all of it held here, which lies in the parameter of that name: named as the whole
+  // optimizer names it. Every parameter must have the same kinds of state (AdamW, SGD).
+  std::vector<std::pair<std::string, Buffer>> copy_state(const std::string& parameter, Range range) const;
 
   // Named as optim::Optimizer names it; of a piece of a parameter "name@offset.moment".
   std::vector<NamedTensor> state() const { return optimizer_->state(); }

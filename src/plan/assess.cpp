@@ -206,7 +206,20 @@ void add_warnings(Assessment& a) {
   if (a.goodput.mean_goodput < 0.8)
     a.warnings.push_back(fmt::format("failures take {:.0f} % of the time: see failures.recovery",
                                      100 * (1 - a.goodput.mean_goodput)));
+  const Precision precision = r.run.precision;
+  if ((precision == Precision::kFp8 || precision == Precision::kFp4) &&
+      !(r.hardware.accelerator.peak(precision) > FlopsPerSecond(0)))
+    a.warnings.push_back(fmt::format("{} has no {} arithmetic: the next wider type's rate is planned with",
+                                     r.hardware.accelerator.name, to_string(precision)));
   if (!a.cost().possible) a.warnings.push_back("no price: " + a.cost().reason);
+  const PathCost* cheapest = nullptr;
+  for (const PathCost& c : a.paths)
+    if (c.possible && (!cheapest || c.total.mid < cheapest->total.mid)) cheapest = &c;
+  if (a.cost().possible && cheapest && a.cost().total.mid.value() > 3 * cheapest->total.mid.value())
+    a.warnings.push_back(fmt::format("{} costs {:.0f} times what {} does{}{}", to_string(a.cost().path),
+                                     a.cost().total.mid.value() / cheapest->total.mid.value(),
+                                     to_string(cheapest->path), a.cost().reason.empty() ? "" : ": ",
+                                     a.cost().reason));
 }
 
 }  // namespace
@@ -234,8 +247,9 @@ Assessment assess_with(const PlanRequest& request, LayoutChoice layouts, const A
   a.cap_slowdown = slowdown_from_cap(power, f);
   // A cap slows what computes, not what waits.
   const auto slowed = [&](double slow) { return 1 + power.utilisation * (slow - 1); };
-  const double error = p.error_band_p90 > 0 ? p.error_band_p90 : 0.2;
-  a.step = {p.step.total * ((1 - error) * slowed(a.cap_slowdown.low)),
+  // Errors are of the ratio: too fast by a third and too slow by a half are the same mistake.
+  const double error = p.error_band_p90;
+  a.step = {p.step.total * (1 / (1 + error) * slowed(a.cap_slowdown.low)),
             p.step.total * slowed(a.cap_slowdown.mid),
             p.step.total * ((1 + error) * slowed(a.cap_slowdown.high))};
   a.work = a.step * a.steps;

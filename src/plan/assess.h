@@ -16,18 +16,16 @@
 #include "plan/plan_file.h"
 #include "plan/predict.h"
 #include "plan/scaling_laws.h"
+#include "plan/search.h"
 
 namespace stoker::plan {
 
-struct LayoutCandidate {
-  RunSpec run;  // layout, micro-batch, recomputation, ZeRO filled in
-  Prediction prediction;
-};
+using LayoutCandidate = RankedLayout;  // layout, micro-batch, recomputation, ZeRO filled in
 
 struct LayoutChoice {
   std::vector<LayoutCandidate> best;            // fastest first, those that fit
   std::optional<LayoutCandidate> least_memory;  // where none fits
-  size_t considered = 0, fitting = 0;
+  size_t considered = 0, did_not_fit = 0;       // slower ones were not asked whether they fit
 };
 // All layouts of the request's hardware that divide, or the one that it fixes. `keep`: how many of the best
 // to return.

@@ -134,11 +134,11 @@ TEST(Assess, MoreMemoryNeverTurnsFitIntoOutOfMemory) {
 
 TEST(Assess, TheChosenLayoutIsTheFastestOfAll) {
   const LayoutChoice all = choose_layouts(request({"hardware.on=h100:16"}), 100000);
-  ASSERT_EQ(all.best.size(), all.fitting);
+  ASSERT_EQ(all.best.size(), all.considered - all.did_not_fit);
   const LayoutChoice best = choose_layouts(request({"hardware.on=h100:16"}), 1);
   for (const LayoutCandidate& c : all.best)
     EXPECT_GE(c.prediction.step.total.value(), best.best[0].prediction.step.total.value());
-  EXPECT_GT(all.considered, all.fitting);
+  EXPECT_GT(all.did_not_fit, 0u);
 }
 
 TEST(Assess, JsonAndPageHoldThePlan) {

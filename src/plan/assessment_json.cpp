@@ -55,7 +55,12 @@ json to_json(const LayoutCandidate& c) {
           {"memory_verdict", std::string(to_string(c.prediction.memory.verdict))},
           {"memory_rows", std::move(memory)},
           {"binds", std::string(to_string(c.prediction.binds))},
-          {"next_limits", std::move(limits)}};
+          {"next_limits", std::move(limits)},
+          {"error_band",
+           {{"group", c.prediction.error_band_group},
+            {"runs", c.prediction.error_band_runs},
+            {"median", c.prediction.error_band},
+            {"p90", c.prediction.error_band_p90}}}};
 }
 
 json to_json(const PathCost& c) {
@@ -113,7 +118,7 @@ json to_json(const Assessment& a) {
           {"chosen", to_json(a.chosen)},
           {"layouts", std::move(best)},
           {"layouts_considered", a.layouts.considered},
-          {"layouts_that_fit", a.layouts.fitting},
+          {"layouts_did_not_fit", a.layouts.did_not_fit},
           {"step_seconds", band(a.step)},
           {"error_band_median", a.chosen.prediction.error_band},
           {"error_band_p90", a.chosen.prediction.error_band_p90},

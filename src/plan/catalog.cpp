@@ -86,6 +86,8 @@ Named<CatalogModel> load_models() {
     s.experts = whole("experts"), s.experts_per_token = whole("experts_per_token");
     s.expert_ffn = whole("expert_ffn"), s.shared_expert_ffn = whole("shared_expert_ffn");
     m.score_scale = t.number(r, "score_scale").value_or(1);
+    m.scan_elements = t.number(r, "scan_elements").value_or(0);
+    if (t.text(r, "trained_in") == "fp8") m.precision = Precision::kFp8;
     validate(s);
     all.names.emplace_back(plain(m.name), r);
     for (const std::string& alias : split(t.text(r, "aliases"), ';')) all.names.emplace_back(plain(alias), r);
@@ -133,6 +135,7 @@ std::vector<SoftwareRule> load_software() {
     h.fp32_parameters = whole("fp32_parameters") != 0;
     h.gradient_bytes = t.required_number(r, "gradient_bytes");
     h.logits_split = whole("logits_whole") == 0;
+    h.loads_whole = whole("loads_whole") != 0;
     h.sequence_length = whole("sequence_length");
     h.vocab = whole("vocab");
     h.chunks = whole("chunks");

@@ -26,6 +26,10 @@ struct CatalogModel {
   ModelSpec spec;
   // Attention arithmetic over that of heads x head_dim: latent attention, windows, hybrid models.
   double score_scale = 1;
+  // State-space layers: elements per token that their convolution, scan and gate read and write, over all
+  // such layers, divided by the layers of `spec`.
+  double scan_elements = 0;
+  std::optional<Precision> precision;  // that its makers trained it in, where it was not 16 bits
 };
 
 // What an engine does unless told otherwise: not fitted, from its documentation.
@@ -38,6 +42,7 @@ struct EngineHabits {
   bool fp32_parameters = false;  // FSDP: sharded fp32 weights, gathered as bf16
   double gradient_bytes = 4;
   bool logits_split = true;
+  bool loads_whole = false;  // each worker holds all weights while it cuts its shard out of them
   int64_t sequence_length = 0, vocab = 0, chunks = 0;  // 0: no habit
   ActivationStyle style() const;
 };

@@ -22,10 +22,13 @@ namespace stoker::plan {
   X(kMemory, "memory", 0.75, "of peak", "memory bandwidth of element-wise kernels")                      \
   X(kPasses, "passes", 1.0, "times ideal", "memory traffic of element-wise work over a fused one")       \
   X(kUnfusedAttention, "unfused_attention", 8.0, "passes", "reads and writes of the score matrix")       \
+  X(kMisaligned, "misaligned", 20.0, "times", "score products of head widths that are no multiple of 8") \
+  X(kScan, "scan", 1.5, "times ideal", "memory traffic of state-space layers")                           \
   X(kQuantise, "quantise", 1.0, "times ideal", "memory traffic of casting to 8 or 4 bits")               \
   X(kKernel, "kernel", 6e-6, "s", "fixed cost of one kernel on the accelerator")                         \
   X(kHostLayer, "host_layer", 3e-4, "s", "host time to launch one layer's forward pass")                 \
   X(kHostExperts, "host_experts", 2.0, "times", "host time of a layer with experts over a dense one")    \
+  X(kHostTensor, "host_tensor", 0.05, "per rank", "host time more per further rank of a tensor group")   \
   X(kTile, "tile", 96, "elements", "width of a matrix at which a product reaches half its rate")         \
   X(kInside, "inside", 0.75, "of peak", "collective bandwidth inside the fast domain")                   \
   X(kBetween, "between", 0.70, "of peak", "collective bandwidth between nodes")                          \

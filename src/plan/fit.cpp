@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/stop.h"
 
 namespace stoker::plan {
 namespace {
@@ -25,10 +26,13 @@ constexpr Freedom kTimeFreedom[] = {
     {Term::kMemory, 0.2, 0.1, 0, 0, 0},
     {Term::kPasses, 0.4, 0, 0.3, 0.1, 0},
     {Term::kUnfusedAttention, 0.4, 0, 0.3, 0, 0},
+    {Term::kMisaligned, 0.5, 0, 0, 0, 0},
+    {Term::kScan, 0.5, 0, 0, 0, 0},
     {Term::kQuantise, 0.4, 0, 0.2, 0, 0},
     {Term::kKernel, 0.6, 0.3, 0.3, 0, 0},
     {Term::kHostLayer, 0.6, 0.2, 0.6, 0.2, 0.2},
     {Term::kHostExperts, 0.4, 0.2, 0.3, 0.3, 0.2},
+    {Term::kHostTensor, 0.5, 0, 0.3, 0, 0},
     {Term::kTile, 0.7, 0.3, 0.3, 0, 0},
     {Term::kInside, 0.2, 0.2, 0.1, 0, 0},
     {Term::kBetween, 0.3, 0.2, 0.3, 0.1, 0.1},
@@ -50,9 +54,9 @@ constexpr Freedom kTimeFreedom[] = {
 constexpr Freedom kMemoryFreedom[] = {
     {Term::kState, 0, 0, 0.03, 0, 0},
     {Term::kActivation, 0.2, 0, 0.4, 0.15, 0},
-    {Term::kActivationWhole, 0.3, 0, 0.4, 0.4, 0},
-    {Term::kScores, 0.4, 0, 0.5, 0.3, 0},
-    {Term::kLogits, 0.3, 0, 0.5, 0.1, 0},
+    {Term::kActivationWhole, 0.3, 0, 0.6, 0.4, 0},
+    {Term::kScores, 0.4, 0, 0.8, 0.3, 0},
+    {Term::kLogits, 0.3, 0, 0.8, 0.1, 0},
     {Term::kWorkspace, 0.5, 0.3, 0.8, 0.3, 0.3},
 };
 
@@ -200,82 +204,94 @@ double Fitter::cost(const std::vector<double>& errors) const {
   return c;
 }
 
-// Solves A x = b in place, A symmetric positive definite (Cholesky), n small.
-void solve(std::vector<double>& a, std::vector<double>& b, size_t n) {
-  for (size_t j = 0; j < n; ++j) {
-    double d = a[j * n + j];
-    for (size_t k = 0; k < j; ++k) d -= a[j * n + k] * a[j * n + k];
-    d = std::sqrt(std::max(d, 1e-12));
-    a[j * n + j] = d;
-    for (size_t i = j + 1; i < n; ++i) {
-      double s = a[i * n + j];
-      const double *ri = &a[i * n], *rj = &a[j * n];
-      for (size_t k = 0; k < j; ++k) s -= ri[k] * rj[k];
-      a[i * n + j] = s / d;
+// Row i of a sparse matrix is columns[k], values[k] for k in [start[i], start[i + 1]).
+struct SparseRows {
+  std::vector<size_t> start{0};
+  std::vector<uint32_t> columns;
+  std::vector<double> values;
+};
+
+// Solves (J' W J + diagonal) x = b by conjugate gradients, preconditioned by the whole diagonal.
+// An inexact solution is enough for the step of a damped fit: it is taken only when it lowers the cost.
+std::vector<double> solve(const SparseRows& j, const std::vector<double>& w,
+                          const std::vector<double>& diagonal, const std::vector<double>& b) {
+  const size_t n = b.size();
+  std::vector<double> x(n, 0), r = b, z(n), p(n), ap(n), scale = diagonal;
+  for (size_t i = 0; i + 1 < j.start.size(); ++i)
+    for (size_t k = j.start[i]; k < j.start[i + 1]; ++k)
+      scale[j.columns[k]] += w[i] * j.values[k] * j.values[k];
+  auto sum = [n](const std::vector<double>& u, const std::vector<double>& v) {
+    double s = 0;
+    for (size_t k = 0; k < n; ++k) s += u[k] * v[k];
+    return s;
+  };
+  for (size_t k = 0; k < n; ++k) z[k] = r[k] / scale[k];
+  p = z;
+  double rz = sum(r, z);
+  const double goal = 1e-8 * rz;
+  for (int iteration = 0; iteration < 300 && rz > goal; ++iteration) {
+    for (size_t k = 0; k < n; ++k) ap[k] = diagonal[k] * p[k];
+    for (size_t i = 0; i + 1 < j.start.size(); ++i) {
+      double along = 0;
+      for (size_t k = j.start[i]; k < j.start[i + 1]; ++k) along += j.values[k] * p[j.columns[k]];
+      along *= w[i];
+      for (size_t k = j.start[i]; k < j.start[i + 1]; ++k) ap[j.columns[k]] += j.values[k] * along;
     }
+    const double step = rz / sum(p, ap);
+    for (size_t k = 0; k < n; ++k) x[k] += step * p[k], r[k] -= step * ap[k];
+    for (size_t k = 0; k < n; ++k) z[k] = r[k] / scale[k];
+    const double next = sum(r, z);
+    for (size_t k = 0; k < n; ++k) p[k] = z[k] + next / rz * p[k];
+    rz = next;
   }
-  for (size_t i = 0; i < n; ++i) {
-    double s = b[i];
-    for (size_t k = 0; k < i; ++k) s -= a[i * n + k] * b[k];
-    b[i] = s / a[i * n + i];
-  }
-  for (size_t i = n; i-- > 0;) {
-    double s = b[i];
-    for (size_t k = i + 1; k < n; ++k) s -= a[k * n + i] * b[k];
-    b[i] = s / a[i * n + i];
-  }
+  return x;
 }
 
 bool Fitter::step(double& damping) {
   const size_t n = parameters_.size();
   const std::vector<double> errors = all_errors();
   const double before = cost(errors);
-  std::vector<double> normal(n * n, 0), gradient(n, 0);
+  std::vector<double> gradient(n, 0), curvature(n, 0), weights(rows_.size());
   constexpr double kNudge = 1e-3;
   const double d = options_.robust;
-  std::vector<double> slope;
+  SparseRows slopes;
   for (size_t i = 0; i < rows_.size(); ++i) {
     const FitRow& row = rows_[i];
-    slope.resize(row.parameters.size());
+    const double r = errors[i] / d;
+    const double w = weights[i] = row.weight / (d * d * std::sqrt(1 + r * r));
     // Rows see a term's parts only through their sum: one derivative per term serves every scope.
     std::array<double, kTerms> known{};
     std::array<bool, kTerms> done{};
-    for (size_t k = 0; k < row.parameters.size(); ++k) {
-      const size_t t = static_cast<size_t>(parameters_[row.parameters[k]].term);
+    for (const uint32_t column : row.parameters) {
+      Parameter& p = parameters_[column];
+      const size_t t = static_cast<size_t>(p.term);
       if (!done[t]) {
-        Parameter& p = parameters_[row.parameters[k]];
         const double kept = p.value;
         p.value = kept + kNudge;
         known[t] = (log_error(row) - errors[i]) / kNudge;
         p.value = kept;
         done[t] = true;
       }
-      slope[k] = known[t];
+      if (known[t] == 0) continue;
+      slopes.columns.push_back(column);
+      slopes.values.push_back(known[t]);
+      gradient[column] += w * known[t] * errors[i];
+      curvature[column] += w * known[t] * known[t];
     }
-    const double r = errors[i] / d;
-    const double w = row.weight / (d * d * std::sqrt(1 + r * r));
-    for (size_t k = 0; k < slope.size(); ++k) {
-      if (slope[k] == 0) continue;
-      const size_t pk = row.parameters[k];
-      gradient[pk] += w * slope[k] * errors[i];
-      for (size_t j = 0; j < slope.size(); ++j) {
-        const size_t pj = row.parameters[j];
-        if (pj <= pk) normal[pk * n + pj] += w * slope[k] * slope[j];
-      }
-    }
+    slopes.start.push_back(slopes.columns.size());
   }
   for (size_t k = 0; k < n; ++k) {
     const Parameter& p = parameters_[k];
-    const double precision = 1 / (p.deviation * p.deviation);
-    normal[k * n + k] += precision;
-    gradient[k] += precision * (p.value - p.prior);
+    gradient[k] += (p.value - p.prior) / (p.deviation * p.deviation);
   }
-  std::vector<double> kept(n);
+  std::vector<double> kept(n), diagonal(n);
   for (size_t k = 0; k < n; ++k) kept[k] = parameters_[k].value;
   for (int attempt = 0; attempt < 8; ++attempt) {
-    std::vector<double> a = normal, x = gradient;
-    for (size_t k = 0; k < n; ++k) a[k * n + k] *= 1 + damping;
-    solve(a, x, n);
+    for (size_t k = 0; k < n; ++k) {
+      const double precision = 1 / (parameters_[k].deviation * parameters_[k].deviation);
+      diagonal[k] = precision + damping * (precision + curvature[k]);
+    }
+    const std::vector<double> x = solve(slopes, weights, diagonal, gradient);
     for (size_t k = 0; k < n; ++k) {
       const double limit = 0.5;
       parameters_[k].value = kept[k] - std::clamp(x[k], -limit, limit);
@@ -293,8 +309,10 @@ bool Fitter::step(double& damping) {
 
 EfficiencyTable Fitter::run() {
   double damping = 1e-2;
-  for (int i = 0; i < options_.iterations; ++i)
+  for (int i = 0; i < options_.iterations; ++i) {
+    if (stop_requested()) fail(ErrorKind::kCancelled, "fit stopped on request: nothing was written");
     if (!step(damping)) break;
+  }
   EfficiencyTable table = start_;
   for (const Parameter& p : parameters_) table.set(p.term, p.scope, p.key, p.value);
   return table;
@@ -328,7 +346,8 @@ EfficiencyTable fit_memory(const std::vector<PublishedRun>& runs, const Efficien
   Fitter fitter(start, kMemoryFreedom, options);
   for (const PublishedRun& run : runs) {
     if (!run.reason.empty()) continue;
-    if (run.peak_memory_gb) fitter.add(run, Observation::kPeakMemory, 2);
+    // A measured peak says far more than that a run fitted.
+    if (run.peak_memory_gb) fitter.add(run, Observation::kPeakMemory, 8);
     if (!memory_known(run)) continue;
     if (run.out_of_memory) fitter.add(run, Observation::kOutOfMemory, 1);
     else fitter.add(run, Observation::kRan, std::max(0.5, balance));

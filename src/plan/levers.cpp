@@ -16,6 +16,7 @@ PlanInput input_of(const Assessment& a, const RunSpec& run) {
   input.engine = a.request.engine;
   input.release = a.request.release;
   input.score_scale = a.request.score_scale;
+  input.scan_elements = a.request.scan_elements;
   return input;
 }
 

@@ -27,6 +27,13 @@ void scale(Footprint& f, const Efficiency& e) {
       row.bytes *= e[Term::kState];
 }
 
+// Before the first step, where an engine loads the whole model into every worker and then cuts it up.
+Bytes loading_peak(const PlanInput& in, const Footprint& f) {
+  if (in.run.layout.zero_stage != 3 || !habits_of(in.engine).loads_whole) return Bytes(0);
+  const Bytes shard = f.sum(FootprintKind::kParameters);
+  return shard * static_cast<double>(in.run.layout.zero_shards() + 1) + f.sum(FootprintKind::kWorkspace);
+}
+
 constexpr double kTightShare = 0.94;  // the 6 % that peak memory is predicted within
 
 }  // namespace
@@ -39,7 +46,7 @@ MemoryUse predict_memory(const PlanInput& in, const Efficiency& e) {
     options.pipeline_stage = stage;
     Footprint f = footprint(in.run, options);
     scale(f, e);
-    const Bytes peak = f.peak();
+    const Bytes peak = std::max(f.peak(), loading_peak(in, f));
     if (stage == 0 || peak > best.peak) {
       best.peak = peak;
       best.phase = f.peak_phase();

@@ -202,6 +202,7 @@ void read_model(const toml::node* node, const std::string& where, PlanRequest& r
   if (const CatalogModel* known = lookup_model(*name)) {
     r.run.model = known->spec;
     r.score_scale = known->score_scale;
+    r.scan_elements = known->scan_elements;
     r.model_name = known->name;
     return;
   }

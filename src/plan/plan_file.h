@@ -27,8 +27,9 @@ struct Constraints {
 struct PlanRequest {
   std::string name;  // of the plan: its file or model
   std::string model_name;
-  double score_scale = 1;  // attention arithmetic over heads x head_dim (catalog models)
-  RunSpec run;             // run.layout only meaningful with fixed_layout; run.recompute with fixed_recompute
+  double score_scale = 1;    // attention arithmetic over heads x head_dim (catalog models)
+  double scan_elements = 0;  // state-space layers (catalog models)
+  RunSpec run;  // run.layout only meaningful with fixed_layout; run.recompute with fixed_recompute
   bool fixed_layout = false, fixed_recompute = false, fixed_micro_batch = false, fixed_zero = false;
   double tokens = 0;         // to train on; 0: for LoRA and the like one must be given, else 20 per parameter
   double unique_tokens = 0;  // data at hand; 0: as many as tokens

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "plan/error_bands.h"
 
 namespace stoker::plan {
 namespace {
@@ -66,6 +67,9 @@ Prediction predict(const PlanInput& in, const Efficiency& e) {
   std::stable_sort(order.begin(), order.end(), [&](size_t x, size_t y) { return share[x] > share[y]; });
   p.binds = static_cast<Binding>(order[0]);
   for (size_t i = 0; i < 3; ++i) p.next_limits[i] = static_cast<Binding>(order[i + 1]);
+  const ErrorBand band = error_band(in);
+  p.error_band = band.median, p.error_band_p90 = band.p90;
+  p.error_band_group = band.group, p.error_band_runs = band.runs;
   return p;
 }
 

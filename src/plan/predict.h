@@ -24,6 +24,7 @@ struct PlanInput {
   std::string engine;      // software whose habits are assumed ("stoker", "megatron-bridge"); empty: average
   std::string release;     // its generation, where the catalog knows several
   double score_scale = 1;  // attention arithmetic over that of heads x head_dim (CatalogModel)
+  double scan_elements = 0;  // of state-space layers: read and written per token, averaged over layers
 };
 
 enum class StepTerm {
@@ -78,7 +79,9 @@ struct Prediction {
   Binding binds = Binding::kArithmetic;
   std::array<Binding, 3> next_limits{};  // in falling order of time
   double error_band = 0;                 // median relative error found in validation for this kind of run
-  double error_band_p90 = 0;
+  double error_band_p90 = 0;             // what nine of ten of them stayed within
+  std::string error_band_group;          // which kind: "megatron-bridge on H100, dense"
+  size_t error_band_runs = 0;
 };
 
 Prediction predict(const PlanInput& input);  // validates, looks the efficiencies up

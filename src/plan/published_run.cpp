@@ -38,6 +38,7 @@ class RowReader {
   }
   void assume(std::string what) { out_.assumed.push_back(std::move(what)); }
 
+  const CatalogAccelerator* accelerator_of_row() const;
   bool read_hardware();
   bool read_model();
   void read_precision();
@@ -69,11 +70,15 @@ Entry* longest_inside(std::string_view text, Lookup lookup) {
   return nullptr;
 }
 
-bool RowReader::read_hardware() {
+const CatalogAccelerator* RowReader::accelerator_of_row() const {
   auto lookup = [](std::string_view n) { return lookup_accelerator(n); };
+  const CatalogAccelerator* found = longest_inside(lower(text("gpu")), lookup);
+  return found ? found : lookup_accelerator(text("gpu_family"));
+}
+
+bool RowReader::read_hardware() {
   const std::string gpu = lower(text("gpu"));
-  accelerator_ = longest_inside(gpu, lookup);
-  if (!accelerator_) accelerator_ = lookup_accelerator(text("gpu_family"));
+  accelerator_ = accelerator_of_row();
   if (!accelerator_) {
     out_.reason =
         gpu.empty() ? "no accelerator stated" : fmt::format("accelerator '{}' is not in the catalog", gpu);
@@ -96,6 +101,7 @@ bool RowReader::read_model() {
   if (known) {
     m = known->spec;
     out_.input.score_scale = known->score_scale;
+    out_.input.scan_elements = known->scan_elements;
     if (!layers || !hidden) assume(fmt::format("shape of {}", known->name));
   } else if (hidden && layers) {
     m.experts = 0;
@@ -267,6 +273,15 @@ void RowReader::read_layout() {
     l.pipeline = std::max<int64_t>(1, pp);
   }
   l.data = std::max<int64_t>(1, accelerators / (l.tensor * l.pipeline * l.context));
+  // Fewer sequences than replicas cannot be: the rest of the accelerators share each sequence.
+  if (const auto batch = number("global_batch"); batch && tp && *batch < static_cast<double>(l.data)) {
+    const int64_t sequences = std::llround(*batch);
+    if (l.data % sequences == 0) {
+      l.context *= l.data / sequences;
+      l.data = sequences;
+      assume(fmt::format("context parallel {}: the batch has {} sequences", l.context, sequences));
+    }
+  }
   // the table's batch belongs to the table's layout, even where its product is not the accelerator count
   if (in.run.model.experts) {
     l.expert_tensor = software_.habits.engine == "simumax" ? 0 : 1;
@@ -298,6 +313,11 @@ void RowReader::read_layout() {
           std::clamp<int64_t>(b.global_batch / l.data, 1, std::max<int64_t>(1, 16384 / b.sequence_length));
   } else {
     b.global_batch = b.micro_batch * l.data * (l.pipeline > 1 ? 4 * l.pipeline : 1);
+    // Large clusters train on millions of tokens a step.
+    if (out_.kind == "dense" && accelerators >= 256 && !stated_micro && l.zero_stage != 3) {
+      const int64_t usual = 4'000'000 / b.sequence_length, parts = b.micro_batch * l.data;
+      b.global_batch = std::max(b.global_batch, (usual + parts - 1) / parts * parts);
+    }
     assume(fmt::format("global batch {}", b.global_batch));
   }
   if (!stated_micro) assume(fmt::format("micro-batch {}", b.micro_batch));
@@ -313,6 +333,9 @@ void RowReader::read_measured() {
   o.hardware_flops = text("flops_convention") == "hardware";
   o.against_fp8_peak = contains(notes_, "fp8 peak");
   o.peak_memory_gb = number("peak_mem_GB");
+  // litgpt prints the allocator's peak over 1e9; the others print GiB.
+  if (o.peak_memory_gb && o.input.engine == "litgpt")
+    *o.peak_memory_gb = in_gibibytes(Bytes(*o.peak_memory_gb * 1e9));
   static const std::regex outcome(R"(outcome=([^;]*))");
   std::smatch m;
   if (std::regex_search(notes_, m, outcome)) {
@@ -321,6 +344,17 @@ void RowReader::read_measured() {
     if (!o.out_of_memory) o.reason = fmt::format("failed for another reason than memory: {}", m[1].str());
   } else if (o.metric == Metric::kNone && !o.peak_memory_gb) {
     o.reason = "no step time, rate, MFU or memory measured";
+  }
+  // A rate that would need several times the accelerator's peak is that of the whole cluster.
+  if (o.metric == Metric::kTokensPerSecondPerAccelerator && number("params_B") && number("n_gpus")) {
+    const CatalogAccelerator* a = accelerator_of_row();
+    const double needed = 6e9 * *number("params_B") * o.measured;
+    const bool all_active = out_.kind.starts_with("dense") || out_.kind == "sft" || out_.kind == "peft";
+    if (a && all_active && *number("n_gpus") > 1 &&
+        needed > 2 * std::max(a->spec.fp8, std::max(a->spec.bf16, a->spec.fp16)).value()) {
+      o.measured /= *number("n_gpus");
+      assume("tokens per second of all accelerators together: of one they would need several times its peak");
+    }
   }
   // Seconds of a step whose batch is not stated tell nothing; its rate does.
   if (o.metric == Metric::kStepSeconds && !number("global_batch")) {

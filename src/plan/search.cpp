@@ -25,60 +25,101 @@ std::vector<int64_t> chunk_counts(int64_t layers, int64_t pipeline, int64_t most
   return found;
 }
 
-// Calls visit(run) for every layout that divides; `run` is reused between calls.
+std::vector<int64_t> micro_batches(int64_t per_worker, int64_t most) {
+  std::vector<int64_t> found = divisors_up_to(per_worker, std::min<int64_t>(most, 8));
+  for (int64_t d = 16; d <= most && per_worker % d == 0; d *= 2) found.push_back(d);
+  return found;
+}
+
+bool can_split(const ModelSpec& m, int64_t tensor, bool equal_parts) {
+  if (m.heads % tensor || (m.ffn % tensor && !m.experts)) return false;
+  return m.kv_heads % tensor == 0 || (!equal_parts && tensor % m.kv_heads == 0);
+}
+
+// Calls visit(run) for every combination that divides; `run` is reused between calls.
 template <typename Visit>
-void for_each_layout(const PlanInput& input, const SearchSpace& space, Visit visit) {
-  const HardwareSpec& hw = input.hardware;
-  const ModelSpec& m = input.run.model;
-  const int64_t world = hw.accelerators;
-  int64_t max_tensor = space.max_tensor;
-  if (!max_tensor) {
-    const int64_t domain = hw.levels.empty() ? 1 : hw.levels.front().accelerators;
-    max_tensor = std::min<int64_t>(64, domain == 0 ? world : domain);
+class Enumeration {
+ public:
+  Enumeration(const PlanInput& input, const SearchSpace& space, Visit visit)
+      : in_(input), space_(space), visit_(visit), run_(input.run) {}
+
+  void all() {
+    if (!space_.vary_layout) return with_layout(in_.run.layout);
+    const HardwareSpec& hw = in_.hardware;
+    const ModelSpec& m = in_.run.model;
+    const int64_t world = hw.accelerators;
+    int64_t max_tensor = space_.max_tensor;
+    if (!max_tensor) {
+      const int64_t domain = hw.levels.empty() ? 1 : hw.levels.front().accelerators;
+      max_tensor = std::min<int64_t>(64, domain == 0 ? world : domain);
+    }
+    for (int64_t tensor : divisors_up_to(m.heads, max_tensor)) {
+      if (world % tensor || !can_split(m, tensor, space_.equal_parts)) continue;
+      for (int64_t pipeline : divisors_up_to(world / tensor, std::min(space_.max_pipeline, m.layers)))
+        for (int64_t context : divisors_up_to(world / (tensor * pipeline), space_.max_context))
+          with_data(tensor, pipeline, context, world / (tensor * pipeline * context));
+    }
   }
-  RunSpec run = input.run;
-  LayoutSpec& l = run.layout;
-  BatchSpec& b = run.batch;
-  for (int64_t tensor : divisors_up_to(m.heads, max_tensor)) {
-    if (world % tensor || m.ffn % tensor || (m.kv_heads % tensor && tensor % m.kv_heads)) continue;
-    for (int64_t pipeline : divisors_up_to(world / tensor, std::min(space.max_pipeline, m.layers))) {
-      for (int64_t context : divisors_up_to(world / (tensor * pipeline), space.max_context)) {
-        if (b.sequence_length % (context * tensor)) continue;
-        const int64_t data = world / (tensor * pipeline * context);
-        if (b.global_batch % data) continue;
-        const std::vector<int64_t> experts =
-            m.experts ? divisors_up_to(m.experts, data * context * tensor) : std::vector<int64_t>{1};
-        for (int64_t expert : experts) {
-          if ((data * context * tensor) % expert) continue;
-          for (int64_t chunks : chunk_counts(m.layers, pipeline, space.max_virtual_stages))
-            for (int64_t micro : divisors_up_to(b.global_batch / data, space.max_micro_batch)) {
-              if (chunks > 1 && (b.global_batch / (data * micro)) % pipeline) continue;
-              for (int64_t zero = 0; zero <= (pipeline > 1 ? 2 : 3); ++zero) {
-                if (!space.vary_zero && zero != input.run.layout.zero_stage) continue;
-                if (zero && data * context == 1) continue;
-                for (Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
-                  if (!space.vary_recompute && recompute != input.run.recompute) continue;
-                  if (space.vary_recompute && recompute == Recompute::kSelective && run.flash_attention)
-                    continue;
-                  l = input.run.layout;
-                  l.tensor = tensor, l.pipeline = pipeline, l.context = context, l.data = data;
-                  l.expert = expert, l.expert_tensor = m.experts ? 1 : 0;
-                  l.virtual_stages = chunks;
-                  l.schedule =
-                      chunks > 1 ? PipelineSchedule::kInterleaved : PipelineSchedule::kOneForwardOneBackward;
-                  l.zero_stage = zero, l.zero_group = 0;
-                  l.sequence_parallel = tensor > 1;
-                  run.recompute = recompute;
-                  b.micro_batch = micro;
-                  visit(run);
-                  b.micro_batch = input.run.batch.micro_batch;
-                }
-              }
-            }
+
+ private:
+  void with_data(int64_t tensor, int64_t pipeline, int64_t context, int64_t data) {
+    const ModelSpec& m = in_.run.model;
+    if (in_.run.batch.sequence_length % (context * tensor) || in_.run.batch.global_batch % data) return;
+    const int64_t peers = data * context * tensor;
+    LayoutSpec l = in_.run.layout;
+    l.tensor = tensor, l.pipeline = pipeline, l.context = context, l.data = data;
+    l.expert_tensor = m.experts ? 1 : 0;
+    l.zero_group = 0;
+    l.sequence_parallel = tensor > 1;
+    for (int64_t expert : m.experts ? divisors_up_to(m.experts, peers) : std::vector<int64_t>{1}) {
+      if (peers % expert) continue;
+      l.expert = expert;
+      for (int64_t chunks : chunk_counts(m.layers, pipeline, space_.max_virtual_stages)) {
+        if (space_.equal_parts && m.layers % (pipeline * chunks)) continue;
+        l.virtual_stages = chunks;
+        l.schedule = chunks > 1 ? PipelineSchedule::kInterleaved : PipelineSchedule::kOneForwardOneBackward;
+        for (int64_t zero = 0; zero <= (pipeline > 1 ? 2 : 3); ++zero) {
+          if (!space_.vary_zero && zero != in_.run.layout.zero_stage) continue;
+          if (zero && data * context == 1 && space_.vary_zero) continue;
+          l.zero_stage = zero;
+          with_layout(l);
         }
       }
     }
   }
+
+  void with_layout(const LayoutSpec& l) {
+    const BatchSpec& b = in_.run.batch;
+    if (b.global_batch % l.data) return;
+    const int64_t per_worker = b.global_batch / l.data;
+    run_.layout = l;
+    for (int64_t micro : space_.vary_micro_batch ? micro_batches(per_worker, space_.max_micro_batch)
+                                                 : std::vector<int64_t>{b.micro_batch}) {
+      if (per_worker % micro) continue;
+      if (l.virtual_stages > 1 && (per_worker / micro) % l.pipeline) continue;
+      run_.batch.micro_batch = micro;
+      if (!space_.vary_recompute) {
+        visit_(run_);
+        continue;
+      }
+      for (Recompute recompute : {Recompute::kNone, Recompute::kSelective, Recompute::kFull}) {
+        // fused attention keeps no scores: there is nothing to select
+        if (recompute == Recompute::kSelective && run_.flash_attention) continue;
+        run_.recompute = recompute;
+        visit_(run_);
+      }
+    }
+  }
+
+  const PlanInput& in_;
+  const SearchSpace& space_;
+  Visit visit_;
+  RunSpec run_;
+};
+
+template <typename Visit>
+void for_each_layout(const PlanInput& input, const SearchSpace& space, Visit visit) {
+  Enumeration<Visit>(input, space, visit).all();
 }
 
 }  // namespace
@@ -89,7 +130,7 @@ std::vector<RunSpec> enumerate_layouts(const PlanInput& input, const SearchSpace
   return all;
 }
 
-SearchResult search(const PlanInput& input, const SearchSpace& space, size_t keep) {
+SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t keep) {
   validate(input.run.model);
   validate(input.hardware);
   if (keep == 0) fail(ErrorKind::kUsage, "search was asked to keep 0 layouts: ask for one or more");
@@ -103,6 +144,7 @@ SearchResult search(const PlanInput& input, const SearchSpace& space, size_t kee
   };
   std::vector<Candidate> best;  // sorted, at most `keep`
   Bytes least = Bytes(1e300);
+  RunSpec leanest;
   PlanInput at = input;
   for_each_layout(input, space, [&](const RunSpec& run) {
     ++result.considered;
@@ -114,7 +156,7 @@ SearchResult search(const PlanInput& input, const SearchSpace& space, size_t kee
       return;
     }
     const MemoryUse memory = predict_memory(at, e);
-    least = std::min(least, memory.peak);
+    if (memory.peak < least) least = memory.peak, leanest = run;
     if (memory.verdict == Verdict::kOutOfMemory) {
       ++result.did_not_fit;
       return;
@@ -126,22 +168,29 @@ SearchResult search(const PlanInput& input, const SearchSpace& space, size_t kee
   });
   if (result.considered == 0)
     fail(ErrorKind::kUsage,
-         "no layout divides: {} accelerators, {} layers, {} heads, batch.global_batch {}. Choose a global "
-         "batch with "
-         "more divisors in common with the accelerators",
+         "no layout divides: {} accelerators, {} layers, {} heads, run.global_batch {}. Choose a global "
+         "batch with more divisors in common with the accelerators",
          input.hardware.accelerators, input.run.model.layers, input.run.model.heads,
          input.run.batch.global_batch);
-  if (best.empty())
-    fail(ErrorKind::kUsage,
-         "none of {} layouts fits: the least needs {:.1f} GiB of each accelerator, {} has {:.1f} GiB. Use "
-         "more "
-         "accelerators, a smaller sequence or batch, or optimizer offload",
-         result.considered, in_gibibytes(least), input.hardware.accelerator.name,
-         in_gibibytes(input.hardware.accelerator.memory));
   for (Candidate& c : best) {
     at.run = c.run;
     result.best.push_back({std::move(c.run), predict(at, e)});
   }
+  if (result.best.empty()) {
+    at.run = leanest;
+    result.least_memory = RankedLayout{leanest, predict(at, e)};
+  }
+  return result;
+}
+
+SearchResult search(const PlanInput& input, const SearchSpace& space, size_t keep) {
+  SearchResult result = explore(input, space, keep);
+  if (result.best.empty())
+    fail(ErrorKind::kUsage,
+         "none of {} layouts fits: the least needs {:.1f} GiB of each accelerator, {} has {:.1f} GiB. Use "
+         "more accelerators, a smaller sequence or batch, or optimizer offload",
+         result.considered, in_gibibytes(result.least_memory->prediction.memory.peak),
+         input.hardware.accelerator.name, in_gibibytes(input.hardware.accelerator.memory));
   return result;
 }
 

@@ -5,6 +5,7 @@
 // force). Cost         a microsecond or two per layout; one thread. Errors       Usage: no layout divides, or
 // none fits (says the least memory that any needs).
 #pragma once
+#include <optional>
 #include <vector>
 
 #include "plan/predict.h"
@@ -15,10 +16,13 @@ struct SearchSpace {
   int64_t max_tensor = 0;  // 0: the accelerators of a fast domain, at most 64
   int64_t max_pipeline = 64;
   int64_t max_context = 16;
-  int64_t max_micro_batch = 8;
+  int64_t max_micro_batch = 64;  // every divisor up to 8, beyond that powers of two
   int64_t max_virtual_stages = 16;
   bool vary_zero = true;       // else the stage that is given
   bool vary_recompute = true;  // else as given
+  bool vary_micro_batch = true;
+  bool vary_layout = true;
+  bool equal_parts = false;  // only layouts that every stage and rank gets the same share of
 };
 
 struct RankedLayout {
@@ -27,8 +31,9 @@ struct RankedLayout {
 };
 
 struct SearchResult {
-  std::vector<RankedLayout> best;  // fastest first
-  int64_t considered = 0;          // combinations that divide
+  std::vector<RankedLayout> best;            // fastest first
+  std::optional<RankedLayout> least_memory;  // where none fits: the nearest miss
+  int64_t considered = 0;                    // combinations that divide
   int64_t did_not_fit = 0;
   int64_t slower_by_bound =
       0;  // fitted, but a lower bound of their time showed that they are not among the best
@@ -36,6 +41,8 @@ struct SearchResult {
 
 // `input.run.layout` and micro-batch are what is searched for; the rest of `input` is kept.
 SearchResult search(const PlanInput& input, const SearchSpace& space, size_t keep = 3);
+// The same where nothing fitting is an answer: then `best` is empty and `least_memory` is set.
+SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t keep);
 
 // Every candidate of the space, in a fixed order: for brute-force checks.
 std::vector<RunSpec> enumerate_layouts(const PlanInput& input, const SearchSpace& space);

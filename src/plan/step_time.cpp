@@ -144,7 +144,10 @@ double StepModel::attention_forward() const {
   const double width = num(run_.model.head_dim), fill = width / (width + 40) * (168.0 / 128.0);
   if (run_.flash_attention) return flops / 2 / (rate_.attention * fill) + rate_.kernel;
   const double scores = tokens_ * seq_ * num(run_.model.heads) / t_;
-  return flops / rate_.dense16 + 2 * scores * e_[Term::kUnfusedAttention] / rate_.memory + 5 * rate_.kernel;
+  // Tensor cores take operands of 16 bytes: other widths go another way.
+  const double slower = run_.model.head_dim % 8 ? e_[Term::kMisaligned] : 1;
+  return slower * flops / rate_.dense16 + 2 * scores * e_[Term::kUnfusedAttention] / rate_.memory +
+         5 * rate_.kernel;
 }
 
 double StepModel::passes_forward() const {
@@ -155,7 +158,7 @@ double StepModel::passes_forward() const {
   // norms and residuals read and write the stream about eight times; rotation twice; activation reads its
   // inputs and writes its output
   double elements = tokens_ * (8 * d_ / whole + 2 * (q_ + kv_) / t_ + mats_ * routed / t_);
-  double bytes = 2 * elements * e_[Term::kPasses];
+  double bytes = 2 * elements * e_[Term::kPasses] + 2 * tokens_ * in_.scan_elements / t_ * e_[Term::kScan];
   if (run_.precision == Precision::kFp8 || run_.precision == Precision::kFp4)
     bytes += e_[Term::kQuantise] * 3 * tokens_ * (2 * d_ + q_ / t_ + routed / t_);
   return bytes / rate_.memory + 10 * rate_.kernel;
@@ -272,7 +275,9 @@ StepTime StepModel::compute() {
   const double comm_passes = run_.recompute == Recompute::kFull ? 3 : 2;  // forward, backward, again
 
   // The host launches kernels; where it is slower the accelerator waits.
-  const double host = e_[Term::kHostLayer] * (m.experts ? e_[Term::kHostExperts] : 1.0);
+  // The ranks of a tensor group wait at each collective for the slowest host among them.
+  const double host = e_[Term::kHostLayer] * (m.experts ? e_[Term::kHostExperts] : 1.0) *
+                      (1 + e_[Term::kHostTensor] * std::min(t_ - 1, 7.0));
   const double forward_device = linear + attention + passes + tensor + expert + context;
   const double backward_device = backward_linear + backward_attention + backward_passes + again +
                                  (comm_passes - 1) * (tensor + expert) + context;

@@ -38,7 +38,10 @@ LayerElements layer_elements(const RunSpec& run, const ActivationStyle& style, b
   }
   if (style.dropout_masks) e.whole_bytes += tokens * 2 * d;
   const double gated = matrices_in_ffn(m) - 1;  // tensors that enter the activation
-  const double kept = gated + (style.keeps_activation_output ? 1 : 0);
+  // A frozen second matrix needs no gradient, so nothing of its input is kept, unless the gate's product needs
+  // it itself.
+  const bool frozen = run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
+  const double kept = gated + (style.keeps_activation_output && (!frozen || gated > 1) ? 1 : 0);
   if (!m.experts) {
     e.split += tokens * kept * num(m.ffn);
   } else {

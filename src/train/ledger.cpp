@@ -1,46 +1,82 @@
 #include "train/ledger.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "io/atomic_write.h"
-#include "io/file_system.h"
 
 namespace stoker::train {
 namespace {
 
 nlohmann::json to_json(const LedgerLine& l) {
-  return {{"batch", l.batch},
-          {"step", l.step},
-          {"first_sample", l.first_sample},
-          {"samples", l.samples},
-          {"generation", l.generation},
-          {"workers", l.workers}};
+  nlohmann::json j{{"batch", l.batch},
+                   {"step", l.step},
+                   {"first_sample", l.first_sample},
+                   {"samples", l.samples},
+                   {"generation", l.generation},
+                   {"workers", l.workers}};
+  for (const auto& s : l.sources) j["sources"][s.name] = {s.first, s.samples};
+  return j;
+}
+
+uint64_t batch_of(const std::string& line) {
+  const auto j = nlohmann::json::parse(line, nullptr, false);
+  return j.is_discarded() ? ~uint64_t{0} : j.value("batch", ~uint64_t{0});
+}
+
+struct Tail {
+  uint64_t next_batch = 0, bytes = 0;  // after the last whole line; its end
+};
+Tail read_tail(const std::string& path) {
+  constexpr std::streamoff kEnough = 1 << 16;  // several lines
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  if (!in) return {};
+  const std::streamoff size = in.tellg(), from = std::max<std::streamoff>(0, size - kEnough);
+  std::string text(static_cast<size_t>(size - from), '\0');
+  in.seekg(from);
+  in.read(text.data(), size - from);
+  const size_t end = text.rfind('\n');
+  if (end == std::string::npos) return {};
+  const size_t before = end == 0 ? std::string::npos : text.rfind('\n', end - 1);
+  if (before == std::string::npos && from > 0) return {~uint64_t{0}, 0};  // a very long line: read everything
+  const size_t begin = before == std::string::npos ? 0 : before + 1;
+  const uint64_t batch = batch_of(text.substr(begin, end - begin));
+  if (batch == ~uint64_t{0}) return {~uint64_t{0}, 0};
+  return {batch + 1, static_cast<uint64_t>(from) + end + 1};
 }
 
 }  // namespace
 
-Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch,
-               uint64_t generation) {
-  std::string kept;
-  uint64_t expected = 0;
-  {
+uint64_t batches_in_ledger(const std::string& path) {
+  const Tail tail = read_tail(path);
+  return tail.next_batch == ~uint64_t{0} ? 0 : tail.next_batch;
+}
+
+Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation,
+               const std::function<std::vector<SourceShare>(uint64_t)>& sources_of) {
+  // After a loss the file is whole but for the last lines: only a resume from an older checkpoint has to read all of it.
+  uint64_t keep = 0, expected = 0;
+  if (const Tail tail = read_tail(path); tail.next_batch <= next_batch) {
+    keep = tail.bytes, expected = tail.next_batch;
+  } else {
     std::ifstream in(path);
-    for (std::string line; std::getline(in, line) && !in.eof();) {
-      const auto j = nlohmann::json::parse(line, nullptr, false);
-      if (j.is_discarded() || j.value("batch", ~uint64_t{0}) != expected || expected >= next_batch) break;
-      kept += line + "\n";
+    for (std::string line; expected < next_batch && std::getline(in, line) && !in.eof();) {
+      if (batch_of(line) != expected) break;
+      keep += line.size() + 1;
       ++expected;
     }
   }
-  for (; expected < next_batch; ++expected)
-    kept +=
-        to_json({expected, expected * samples_per_batch, samples_per_batch, generation, 0, {}}).dump() + "\n";
-  io::write_file_atomic(io::real_file_system(), path, kept);
   file_ = std::fopen(path.c_str(), "ae");
-  if (file_ == nullptr) fail(ErrorKind::kStorage, "cannot append to {}", path);
+  if (file_ == nullptr || ftruncate(fileno(file_), static_cast<off_t>(keep)) != 0)
+    fail(ErrorKind::kStorage, "cannot append to {}", path);
+  for (; expected < next_batch; ++expected) {
+    LedgerLine line{expected, expected * samples_per_batch, samples_per_batch, generation, 0, {}, {}};
+    if (sources_of) line.sources = sources_of(expected);
+    write(line);
+  }
 }
 
 Ledger::~Ledger() { std::fclose(file_); }
@@ -53,6 +89,7 @@ void Ledger::write(const LedgerLine& line) {
 
 LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t samples_per_batch) {
   std::vector<uint8_t> seen(batches * samples_per_batch, 0);
+  std::map<std::string, std::vector<std::pair<uint64_t, uint64_t>>> ranges;  // of each source: first, end
   LedgerCheck out;
   std::ifstream in(path);
   for (std::string line; std::getline(in, line);) {
@@ -65,8 +102,22 @@ LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t sam
       out.repeated += seen[s] != 0;
       seen[s] = 1;
     }
+    if (j.contains("sources"))
+      for (const auto& [name, range] : j["sources"].items())
+        ranges[name].emplace_back(range.at(0), range.at(0).get<uint64_t>() + range.at(1).get<uint64_t>());
   }
   out.lost = static_cast<uint64_t>(std::count(seen.begin(), seen.end(), 0));
+  for (auto& [name, list] : ranges) {
+    auto& source = out.sources[name];
+    std::sort(list.begin(), list.end());
+    uint64_t end = 0;
+    for (const auto& [first, stop] : list) {
+      source.samples += stop - first;
+      if (first > end) source.lost += first - end;
+      else source.repeated += std::min(end, stop) - first;
+      end = std::max(end, stop);
+    }
+  }
   return out;
 }
 

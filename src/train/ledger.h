@@ -2,26 +2,38 @@
 // Which samples each finished batch consumed, and who computed them: ledger.jsonl in the run directory, one line per batch,
 // written by rank 0 when the batch is committed. A batch that had to be repeated after a failure is not in it twice.
 //   {"batch":7,"step":8,"first_sample":56,"samples":8,"generation":3,"workers":["w0.0","w1.1"]}
+// With a mixture also "sources":{"code":[17,2],"web":[39,6]}: the first sample, and how many, of each source's own numbering.
 // The line that a dying rank 0 could not write is written by the next one: batches are a pure function of their number.
 #pragma once
 #include <cstdint>
 #include <cstdio>
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 namespace stoker::train {
 
+// Of a mixture: samples first .. first + samples - 1 of a source's own numbering.
+struct SourceShare {
+  std::string name;
+  uint64_t first = 0, samples = 0;
+};
+
 struct LedgerLine {
   uint64_t batch = 0, first_sample = 0, samples = 0, generation = 0;
   int64_t step = 0;
   std::vector<std::string> workers;
+  std::vector<SourceShare> sources;
 };
 
 class Ledger {
  public:
   // Opens it for rank 0 when `next_batch` is the next to be committed: cuts off what is beyond (a resume from an older checkpoint)
   // and a torn last line, and fills in what is missing before.
-  Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation);
+  // sources_of: of a batch; for the lines that are filled in.
+  Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation,
+         const std::function<std::vector<SourceShare>(uint64_t)>& sources_of = {});
   ~Ledger();
   Ledger(const Ledger&) = delete;
   void write(const LedgerLine& line);
@@ -30,8 +42,15 @@ class Ledger {
   std::FILE* file_ = nullptr;
 };
 
+// Batches written so far, from the last lines alone; safe while a run appends.
+uint64_t batches_in_ledger(const std::string& path);
+
 struct LedgerCheck {
   uint64_t batches = 0, lost = 0, repeated = 0;  // samples
+  struct Source {
+    uint64_t samples = 0, lost = 0, repeated = 0;  // of its own numbering, from 0 to the last one seen
+  };
+  std::map<std::string, Source> sources;
 };
 // Every sample of [0, batches * samples_per_batch) exactly once?
 LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t samples_per_batch);

@@ -8,8 +8,8 @@ namespace stoker::train {
 namespace {
 
 // Resident memory of `stoker train` on a model of a few kilobytes, less what its rows say: program, oneDNN's compiled kernels,
-// thread stacks. Measured: 71 to 78 MB.
-constexpr size_t kProgram = 75 << 20;
+// thread stacks. Measured: 39 to 60 MB.
+constexpr size_t kProgram = 52 << 20;
 
 // Buffers that the tree sum keeps besides the gradient itself: one per level that can be open at once.
 int tree_buffers(int virtual_ranks) {

@@ -1,6 +1,8 @@
 #include "train/model_share.h"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace stoker::train {
 namespace {
@@ -40,24 +42,57 @@ ModelShare::ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t s
       holdings_(recipe.model, layout, stage),
       split_(splits_backward(layout)) {}
 
+std::unique_ptr<parallel::PipelineRun> ModelShare::run_of(comm::LeafSpan leaves) const {
+  return std::make_unique<parallel::PipelineRun>(layout_, stage_, leaves.size() * per_leaf_, per_leaf_,
+                                                 recipe_.model.tied_embeddings, line_);
+}
+
+std::vector<std::unique_ptr<comm::TreeAccumulator>> ModelShare::trees_of(comm::LeafSpan leaves) const {
+  std::vector<std::unique_ptr<comm::TreeAccumulator>> trees;
+  if (recipe_.virtual_ranks == 1) return trees;
+  for (const parallel::HeldFold& f : holdings_.folds())
+    trees.push_back(std::make_unique<comm::TreeAccumulator>(leaves, recipe_.virtual_ranks, f.size()));
+  return trees;
+}
+
+void ModelShare::make_chunks(const std::vector<int>& slots) {
+  chunks_.clear();
+  slots_ = slots;
+  const auto chunks = parallel::chunks_of(layout_, recipe_.model, stage_);
+  for (size_t c = 0; c < chunks.size(); ++c)
+    chunks_.push_back(std::make_unique<TransformerChunk>(
+        store_, chunks[c], chunk_options(recipe_, slots_[c], split_), context_));
+}
+
 void ModelShare::take_place(comm::LeafSpan leaves, comm::Communicator* line) {
   line_ = line;
   leaves_ = leaves;
-  const bool lookups = recipe_.model.tied_embeddings;
-  run_ = std::make_unique<parallel::PipelineRun>(layout_, stage_, leaves.size() * per_leaf_, per_leaf_,
-                                                 lookups, line);
-  if (slots_ != run_->plan().slots) {
-    chunks_.clear();
-    slots_ = run_->plan().slots;
-    const auto chunks = parallel::chunks_of(layout_, recipe_.model, stage_);
-    for (size_t c = 0; c < chunks.size(); ++c)
-      chunks_.push_back(std::make_unique<TransformerChunk>(
-          store_, chunks[c], chunk_options(recipe_, slots_[c], split_), context_));
-  }
-  trees_.clear();
-  if (recipe_.virtual_ranks == 1) return;
-  for (const parallel::HeldFold& f : holdings_.folds())
-    trees_.push_back(std::make_unique<comm::TreeAccumulator>(leaves, recipe_.virtual_ranks, f.size()));
+  run_ = run_of(leaves);
+  if (slots_ != run_->plan().slots) make_chunks(run_->plan().slots);
+  trees_ = trees_of(leaves);
+}
+
+void ModelShare::repeat(comm::LeafSpan leaves, const std::function<void(data::Batch&)>& next,
+                        float grad_scale,
+                        const std::function<void(const std::vector<std::vector<float*>>&)>& look) {
+  const comm::LeafSpan own = std::exchange(leaves_, leaves);
+  auto own_run = std::exchange(run_, run_of(leaves));
+  auto own_trees = std::exchange(trees_, trees_of(leaves));
+  std::vector<float> own_sum;  // with one virtual rank the gradients themselves
+  if (trees_.empty())
+    own_sum.assign(store_.grads().as<float>(), store_.grads().as<float>() + store_.grads().count());
+  std::vector<int> slots = slots_;  // another number of micro-batches may have more of them in flight
+  for (size_t c = 0; c < slots.size(); ++c) slots[c] = std::max(slots[c], run_->plan().slots[c]);
+  if (slots != slots_) make_chunks(slots);
+  std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
+  gradients(next, grad_scale, losses);
+  std::vector<std::vector<float*>> made;
+  for (size_t f = 0; f < holdings_.folds().size(); ++f) made.push_back(partials(f));
+  look(made);
+  std::copy(own_sum.begin(), own_sum.end(), store_.grads().as<float>());
+  leaves_ = own;
+  run_ = std::move(own_run);
+  trees_ = std::move(own_trees);
 }
 
 void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float grad_scale,

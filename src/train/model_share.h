@@ -38,6 +38,10 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker {
   // next() gives the micro-batches of the virtual ranks in order. Adds each virtual rank's loss where it is known (the last stage).
   void gradients(const std::function<void(data::Batch&)>& next, float grad_scale, std::span<double> losses);
   std::vector<float*> partials(size_t fold);
+  // The same for other virtual ranks, as an audit; all stages of a pipeline together. What gradients() made stays as it was, what
+  // this made is shown to `look` by folds and forgotten.
+  void repeat(comm::LeafSpan leaves, const std::function<void(data::Batch&)>& next, float grad_scale,
+              const std::function<void(const std::vector<std::vector<float*>>&)>& look);
   void reset();  // the partials have been used
   comm::LeafSpan leaves() const { return leaves_; }
   double loss(
@@ -61,6 +65,9 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker {
 
   int slot(int chunk, int64_t micro_batch) const;
   const data::Batch& batch(int64_t micro_batch);
+  std::unique_ptr<parallel::PipelineRun> run_of(comm::LeafSpan leaves) const;
+  std::vector<std::unique_ptr<comm::TreeAccumulator>> trees_of(comm::LeafSpan leaves) const;
+  void make_chunks(const std::vector<int>& slots);
   void begin_leaf(int chunk);
   void end_leaf(int chunk, int64_t leaf);
   float* fold_gradient(const parallel::HeldFold& fold) { return store_.grads().as<float>() + fold.begin; }

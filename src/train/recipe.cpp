@@ -8,6 +8,7 @@
 #define TOML_EXCEPTIONS 1
 #include <toml++/toml.h>
 
+#include "base/checked.h"
 #include "base/edit_distance.h"
 #include "io/file_system.h"
 #include "spec/hf_config.h"
@@ -70,6 +71,19 @@ class Reader {
     }
     wrong(key, "one of " + names);
   }
+  // The tables of an array of tables; empty when there is none.
+  std::vector<const toml::table*> tables(const std::string& key) {
+    std::vector<const toml::table*> out;
+    if (!has(key)) return out;
+    const auto* list = table_.at_path(key).as_array();
+    if (!list) wrong(key, "tables, each headed [[" + key + "]]");
+    for (const auto& node : *list) {
+      if (!node.is_table()) wrong(key, "tables, each headed [[" + key + "]]");
+      out.push_back(node.as_table());
+    }
+    return out;
+  }
+  const std::string& file() const { return file_; }
   void refuse_unknown() const { refuse_unknown(table_, ""); }
   [[noreturn]] void wrong(const std::string& key, const std::string& expected) const {
     std::ostringstream found;
@@ -225,13 +239,83 @@ void read_optimizer(Reader& r, Recipe& o) {
   r.number("optimizer.clip_norm", o.clip_norm, 0, 1e9);
 }
 
-void read_rest(Reader& r, Recipe& o) {
-  r.text("run.dir", o.run_dir);
-  r.text("data.path", o.data_path);
+// [[data.source]]: the datasets of a mixture. data.path: the only one.
+void read_sources(Reader& r, Recipe& o) {
+  std::string path;
+  r.text("data.path", path);
+  const auto sources = r.tables("data.source");
+  if (sources.empty()) {
+    data::FeedSource only;
+    only.path = path;
+    only.split = o.train_split;
+    r.text("data.plan", only.plan);
+    if (!path.empty()) o.data.sources.push_back(std::move(only));
+    return;
+  }
+  if (!path.empty())
+    fail(ErrorKind::kUsage, "{}: data.path and [[data.source]] both say what to train on: give one",
+         r.file());
+  for (const toml::table* table : sources) {
+    Reader s(*table, fmt::format("{}: [[data.source]] {}", r.file(), o.data.sources.size() + 1));
+    data::FeedSource source;
+    source.name.clear();
+    s.text("name", source.name);
+    s.text("path", source.path);
+    source.split = o.train_split;
+    s.text("split", source.split);
+    s.text("plan", source.plan);
+    if (s.has("weight")) s.number("weight", source.weight.emplace(), 0, 1e6);
+    s.number("max_epochs", source.max_epochs, 0, 1e9);
+    s.choice<bool>("then", source.drop_at_max, {{"stop", false}, {"drop", true}});
+    s.refuse_unknown();
+    if (source.path.empty())
+      fail(ErrorKind::kUsage, "{}: path is missing: a dataset's directory or URL", s.file());
+    if (!data::is_source_name(source.name))
+      fail(ErrorKind::kUsage, "{}: name is \"{}\": expected letters, digits, '_' and '-'", s.file(),
+           source.name);
+    o.data.sources.push_back(std::move(source));
+  }
+}
+
+// [[data.phase]]: other weights from a step, or from a number of tokens, on.
+void read_phases(Reader& r, Recipe& o) {
+  for (const toml::table* table : r.tables("data.phase")) {
+    Reader p(*table, fmt::format("{}: [[data.phase]] {}", r.file(), o.phases.size() + 1));
+    DataPhase phase;
+    p.whole("from_step", phase.from_step, 1, int64_t{1} << 40);
+    p.whole("from_tokens", phase.from_tokens, 1, int64_t{1} << 60);
+    if ((phase.from_step > 0) == (phase.from_tokens > 0))
+      fail(ErrorKind::kUsage, "{}: give one of from_step and from_tokens", p.file());
+    const auto* weights = (*table)["weights"].as_table();
+    if (!p.has("weights") || !weights || weights->empty())
+      fail(ErrorKind::kUsage,
+           "{}: weights: expected a table of source names and weights, such as {{web = 0.3}}", p.file());
+    for (const auto& [name, node] : *weights)
+      p.number(fmt::format("weights.{}", name.str()), phase.weights[std::string(name.str())], 0, 1e6);
+    p.refuse_unknown();
+    o.phases.push_back(std::move(phase));
+  }
+}
+
+void read_data(Reader& r, Recipe& o) {
   r.text("data.train_split", o.train_split);
   r.text("data.eval_split", o.eval_split);
+  r.text("data.eval_path", o.eval_path);
   r.whole("data.sequence_length", o.sequence_length, 2, 1 << 24);
   r.flag("data.document_masks", o.document_masks);
+  r.choice<bool>("data.packing", o.data.best_fit, {{"windows", false}, {"best_fit", true}});
+  r.whole("data.shuffle_rows", o.data.shuffle_rows, 0, int64_t{1} << 40);
+  r.text("data.cache", o.data.cache_directory);
+  double gigabytes = 10;
+  r.number("data.cache_gb", gigabytes, 0.001, 1e9);
+  o.data.cache_bytes = static_cast<uint64_t>(gigabytes * 1e9);
+  read_sources(r, o);
+  read_phases(r, o);
+}
+
+void read_rest(Reader& r, Recipe& o) {
+  r.text("run.dir", o.run_dir);
+  read_data(r, o);
   r.whole("eval.every", o.eval_every, 0, int64_t{1} << 40);
   r.whole("eval.windows", o.eval_windows, 1, int64_t{1} << 40);
   r.whole("checkpoint.every", o.checkpoint_every, 1, int64_t{1} << 40);
@@ -246,8 +330,11 @@ void read_rest(Reader& r, Recipe& o) {
 }
 
 void validate(const Recipe& o, const std::string& name) {
-  if (o.data_path.empty())
-    fail(ErrorKind::kUsage, "{}: data.path is missing: the directory that `stoker data prepare` wrote", name);
+  if (o.data.sources.empty())
+    fail(ErrorKind::kUsage,
+         "{}: data.path is missing: the directory that `stoker data prepare` wrote (or [[data.source]] for a "
+         "mixture)",
+         name);
   if ((o.steps > 0) == (o.minutes > 0))
     fail(ErrorKind::kUsage, "{}: give one of train.steps and train.minutes", name);
   if (!o.model.layers)
@@ -284,7 +371,13 @@ void validate(const Recipe& o, const std::string& name) {
 Recipe parse_recipe(const std::string& text, const std::string& name,
                     const std::vector<std::string>& overrides) {
   toml::table table = parse_toml(text, name);
-  for (const std::string& o : overrides) apply_override(table, o);
+  for (const std::string& o : overrides) {
+    apply_override(table, o);
+    // Length is given in one of two ways: the later one counts.
+    toml::table* train = table["train"].as_table();
+    if (train != nullptr && o.starts_with("train.steps=")) train->erase("minutes");
+    if (train != nullptr && o.starts_with("train.minutes=")) train->erase("steps");
+  }
   Reader r(table, name);
   Recipe recipe;
   read_rest(r, recipe);
@@ -336,6 +429,33 @@ std::string Recipe::identity() const {
                          {"spike_sigma", spike_sigma},
                          {"spike_window", spike_window}};
   return j.dump();
+}
+
+data::FeedOptions feed_options(const Recipe& r) {
+  data::FeedOptions o = r.data;
+  o.sequence_length = r.sequence_length;
+  o.seed = r.seed;
+  o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
+  for (const DataPhase& phase : r.phases) {
+    data::FeedPhase p;
+    p.weights = phase.weights;
+    p.first_sample =
+        phase.from_step > 0
+            ? checked_mul(static_cast<uint64_t>(phase.from_step), static_cast<uint64_t>(r.global_batch),
+                          "data.phase from_step")
+            : static_cast<uint64_t>((phase.from_tokens + r.sequence_length - 1) / r.sequence_length);
+    o.phases.push_back(std::move(p));
+  }
+  std::sort(o.phases.begin(), o.phases.end(),
+            [](const auto& a, const auto& b) { return a.first_sample < b.first_sample; });
+  return o;
+}
+
+std::string eval_dataset(const Recipe& recipe, io::FileSystem& fs) {
+  if (!recipe.eval_path.empty()) return recipe.eval_path;
+  for (const auto& source : recipe.data.sources)
+    if (data::Dataset::open(fs, source.path).manifest().find_split(recipe.eval_split)) return source.path;
+  return "";
 }
 
 }  // namespace stoker::train

@@ -4,16 +4,24 @@
 // Overrides   "--set optimizer.learning_rate=3e-4": the value is TOML; a bare word is taken as a string
 // Errors      Usage, naming file, key, what was found and what is expected; an unknown key names the nearest known one
 #pragma once
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "data/loader/feed.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "spec/model_spec.h"
 #include "spec/run_spec.h"
 
 namespace stoker::train {
+
+// A change of the mixture, as the recipe gives it: in batches or in tokens (cells of rows, padding included).
+struct DataPhase {
+  int64_t from_step = 0, from_tokens = 0;  // one of them; the other is 0
+  std::map<std::string, double> weights;
+};
 
 enum class Reaction { kSkip, kStop, kRollback };
 
@@ -26,7 +34,9 @@ struct Recipe {
   std::string init_from;  // Hugging Face directory; empty: random
   double init_std = 0.02;
 
-  std::string data_path, train_split = "train", eval_split = "held_out";
+  data::FeedOptions data;  // sources, phases, packing; complete but for what the batch decides (feed_options)
+  std::string train_split = "train", eval_split = "held_out", eval_path;
+  std::vector<DataPhase> phases;
   int64_t sequence_length = 512;
   bool document_masks = true;
 
@@ -59,6 +69,11 @@ struct Recipe {
   // The keys that decide the weights, as canonical JSON: a resume must have the same. Paths, logging and evaluation are not in it.
   std::string identity() const;
 };
+
+// What the trainer is fed: recipe.data with phases in samples, seed, length and masks.
+data::FeedOptions feed_options(const Recipe& recipe);
+// Where the evaluation reads: data.eval_path, or the first source that has the split. Empty: nowhere.
+std::string eval_dataset(const Recipe& recipe, io::FileSystem& fs);
 
 // `name` is for messages. Does not touch the disk: model.config and presets are resolved by `read_file`.
 Recipe parse_recipe(const std::string& text, const std::string& name,

@@ -12,6 +12,7 @@ namespace stoker::train {
 namespace {
 
 constexpr double kConnect_s = 8;
+constexpr size_t kRecentSteps = 7;  // one step that was disturbed says nothing about a worker
 
 class LinkRendezvous final : public comm::Rendezvous {
  public:
@@ -43,12 +44,13 @@ Progress Progress::parse(const std::string& text) {
   }
 }
 
-Team::Team(TeamConfig config, int virtual_ranks) : config_(std::move(config)), virtual_ranks_(virtual_ranks) {
+Team::Team(TeamConfig config, int virtual_ranks)
+    : config_(std::move(config)), virtual_ranks_(virtual_ranks), phases_(config_.trace_file) {
   if (config_.transport != "auto" && config_.transport != "shm" && config_.transport != "gloo")
     fail(ErrorKind::kUsage, "transport '{}': expected auto, shm or gloo", config_.transport);
   recorder_ = config_.flight_file.empty() ? std::make_unique<comm::FlightRecorder>()
                                           : std::make_unique<comm::FlightRecorder>(config_.flight_file);
-  recorder_->phase("start-up", -1);
+  phase("start-up", -1);
   config_.link.who.memory_domain = comm::shared_memory_domain();
   link_ = std::make_unique<elastic::WorkerLink>(
       config_.link, [this] { return pulse(); },
@@ -70,7 +72,8 @@ elastic::Pulse Team::pulse() const {
           std::max(0.0, now - record.phase_since_s),
           comm::last_call(record, now),
           compute_s_per_leaf_.load(),
-          steps_done_.load()};
+          steps_done_.load(),
+          nlohmann::json(phases_.totals()).dump()};
 }
 
 std::unique_ptr<comm::Transport> Team::connect() {
@@ -97,7 +100,7 @@ void Team::form(const Progress& mine) {
       std::lock_guard lock(comm_mutex_);
       comm_.reset();
     }
-    recorder_->phase("regroup", mine.clock);
+    phase("regroup", mine.clock);
     assignment_ = link_->form(mine.text());
     spans_ = comm::even_spans(size(), virtual_ranks_);
     recorder_->place(rank(), generation());
@@ -123,6 +126,11 @@ void Team::form(const Progress& mine) {
   }
 }
 
+std::string Team::broken() const {
+  std::lock_guard lock(comm_mutex_);
+  return broken_ == generation() ? (broken_why_.empty() ? "the generation is over" : broken_why_) : "";
+}
+
 void Team::lost(const comm::PeerError& error) {
   const int culprit = error.peer();
   if (culprit < 0 || culprit >= size() || culprit == rank())
@@ -134,9 +142,16 @@ Progress Team::progress(int rank) const {
   return Progress::parse(assignment_.members.at(static_cast<size_t>(rank)).state);
 }
 
-void Team::phase(std::string_view name, int64_t step) { recorder_->phase(name, step); }
+void Team::phase(std::string_view name, int64_t step) {
+  recorder_->phase(name, step);
+  phases_.next(name, step);
+}
 void Team::step_done(double compute_s_per_leaf) {
-  compute_s_per_leaf_ = compute_s_per_leaf;
+  recent_s_.push_back(compute_s_per_leaf);
+  if (recent_s_.size() > kRecentSteps) recent_s_.pop_front();
+  std::vector<double> sorted(recent_s_.begin(), recent_s_.end());
+  std::sort(sorted.begin(), sorted.end());
+  compute_s_per_leaf_ = sorted[sorted.size() / 2];
   ++steps_done_;
 }
 void Team::leave(bool finished) { link_->leave(finished); }

@@ -7,6 +7,7 @@
 // Threads      one, except that the coordinator's line may abort the communicator at any time
 #pragma once
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "comm/communicator.h"
 #include "comm/fault_transport.h"
 #include "elastic/worker_link.h"
+#include "trace/span_log.h"
 
 namespace stoker::train {
 
@@ -32,6 +34,7 @@ struct TeamConfig {
   elastic::LinkConfig link;
   std::string run;                 // names shared memory
   std::string flight_file;         // empty: the flight record stays in memory
+  std::string trace_file;          // spans of this worker; empty: sums only
   std::string transport = "auto";  // auto, shm, gloo
   double timeout_s = 8;            // of a collective
   bool chaos = false;              // messages pass through a FaultTransport that arm() sets off
@@ -49,7 +52,10 @@ class Team {
   int rank() const { return assignment_.rank; }
   int size() const { return static_cast<int>(assignment_.members.size()); }
   uint64_t generation() const { return assignment_.generation; }
+  // Why this generation is over, as the coordinator says; empty while it is not. For waits that no collective ends.
+  std::string broken() const;
   const std::string& worker() const { return config_.link.who.worker; }
+  const std::string& host() const { return config_.link.who.host; }
   const std::string& worker(int rank) const {
     return assignment_.members.at(static_cast<size_t>(rank)).who.worker;
   }
@@ -62,7 +68,7 @@ class Team {
   bool regroup_soon() const { return link_->regroup_soon(); }
   bool stop_wanted() const { return link_->stop_wanted(); }
   void phase(std::string_view name, int64_t step);
-  void step_done(double compute_s_per_leaf);
+  void step_done(double compute_s_per_leaf);  // what is told to others is the median of the last few
   bool may_commit(std::string* why) { return link_->may_commit(why); }
   void note(const std::string& kind, const std::string& text) { link_->note(kind, text); }
   void leave(bool finished);
@@ -74,14 +80,16 @@ class Team {
   TeamConfig config_;
   int virtual_ranks_;
   std::unique_ptr<comm::FlightRecorder> recorder_;
+  trace::SpanLog phases_;
   elastic::Assignment assignment_;
   std::vector<comm::LeafSpan> spans_;
-  std::mutex comm_mutex_;  // comm_ against the abort from the link's thread
+  mutable std::mutex comm_mutex_;  // comm_ against the abort from the link's thread
   std::unique_ptr<comm::Communicator> comm_;
   comm::FaultTransport* fault_ = nullptr;  // of comm_
   uint64_t broken_ = 0;                    // the last generation that the coordinator called broken
   std::string broken_why_;
   std::atomic<double> compute_s_per_leaf_{0};
+  std::deque<double> recent_s_;
   std::atomic<uint64_t> steps_done_{0};
   std::unique_ptr<elastic::WorkerLink> link_;
 };

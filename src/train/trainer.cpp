@@ -1,11 +1,13 @@
 #include "train/trainer.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "base/checked.h"
 #include "base/progress.h"
 #include "base/stop.h"
 #include "base/threads.h"
@@ -33,19 +35,16 @@ std::string first_difference(const std::string& saved, const std::string& now) {
   return "a key is new";
 }
 
-data::LoaderOptions training_data(const Recipe& r) {
-  data::LoaderOptions o;
-  o.split = r.train_split;
-  o.sequence_length = r.sequence_length;
-  o.seed = r.seed;
-  o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
-  return o;
+uint64_t peak_resident_bytes() {  // of this process so far
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return static_cast<uint64_t>(use.ru_maxrss) * 1024;
 }
 
 }  // namespace
 
-void resolve_with_dataset(Recipe& recipe, const data::Loader& loader) {
-  const int64_t vocabulary = loader.manifest().tokenizer.vocabulary;
+void resolve_with_dataset(Recipe& recipe, const data::Feed& feed) {
+  const int64_t vocabulary = feed.manifest().tokenizer.vocabulary;
   if (recipe.model.vocab < vocabulary)
     fail(ErrorKind::kUsage,
          "model.vocab is {}, but the dataset's tokenizer has {} tokens: raise model.vocab or leave it out of "
@@ -62,7 +61,7 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   if (recipe_.threads) set_compute_threads(recipe_.threads);
   recipe_.threads = compute_threads();  // part of the run's identity: another number sums in another order
   if (!recipe_.kernels.empty()) context_.force(recipe_.kernels);
-  loader_ = std::make_unique<data::Loader>(fs_, recipe_.data_path, training_data(recipe_));
+  loader_ = std::make_unique<data::Feed>(fs_, feed_options(recipe_));
   resolve_with_dataset(recipe_, *loader_);
   fs_.make_dirs(recipe_.run_dir);
   if (team_) {
@@ -151,6 +150,56 @@ void Trainer::resolve_schedule() {
       static_cast<int64_t>(std::llround(recipe_.decay_ratio * static_cast<double>(recipe_.steps)));
 }
 
+// What has been shown may not change; what comes may.
+void Trainer::check_data(const checkpoint::TrainingState& saved) const {
+  const auto extra = nlohmann::json::parse(saved.trainer, nullptr, false);
+  const auto feed = extra.is_object() ? extra.value("feed", nlohmann::json()) : nlohmann::json();
+  if (!feed.is_object()) {  // written before mixtures were known
+    if (saved.manifest_hash != loader_->manifest_hash().hex())
+      fail(ErrorKind::kUsage,
+           "the run in {} was made from dataset {}, but this is dataset {}: give the dataset it began with, "
+           "or "
+           "another run.dir",
+           recipe_.run_dir, saved.manifest_hash, loader_->manifest_hash().hex());
+    return;
+  }
+  const auto samples = static_cast<uint64_t>(recipe_.global_batch);
+  const std::string difference =
+      loader_->past_difference(feed.dump(), checked_mul(saved.next_batch, samples, "samples"), samples);
+  if (!difference.empty())
+    fail(ErrorKind::kUsage,
+         "the run in {} has been shown other data than this recipe says: {}. Give it back what it had, or "
+         "give "
+         "another run.dir",
+         recipe_.run_dir, difference);
+}
+
+// The account of the data: how far into which source the run is when batch `batch` begins.
+void Trainer::log_data(uint64_t batch) {
+  const auto sample = checked_mul(batch, static_cast<uint64_t>(recipe_.global_batch), "samples");
+  const auto& schedule = loader_->schedule();
+  data_phase_ = schedule.phase_of(std::min(sample, schedule.end() - 1));
+  nlohmann::json sources = nlohmann::json::array();
+  const auto used = loader_->used(0, std::min(sample, schedule.end()));
+  for (size_t i = 0; i < used.size(); ++i)
+    sources.push_back({{"name", used[i].name},
+                       {"share", schedule.share(data_phase_, i)},
+                       {"samples", used[i].samples},
+                       {"epochs", used[i].epochs()}});
+  log_->write(
+      {{"event", "data"}, {"step", step_}, {"batch", batch}, {"phase", data_phase_}, {"sources", sources}});
+}
+
+// For the ledger: what a batch takes of each source; empty where there is one.
+std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
+  std::vector<SourceShare> out;
+  if (loader_->sources() < 2) return out;
+  const auto samples = static_cast<uint64_t>(recipe_.global_batch);
+  for (const auto& use : loader_->used(batch * samples, samples))
+    out.push_back({use.name, use.first, use.samples});
+  return out;
+}
+
 void Trainer::begin_or_resume() {
   recipe_.schedule.warmup_steps = recipe_.schedule.decay_steps = 0;
   const auto listed = checkpoints_->list();
@@ -159,16 +208,17 @@ void Trainer::begin_or_resume() {
     recipe_.steps = steps_in(recipe_.minutes);
   }
   resolve_schedule();
+  if (const uint64_t batches = loader_->end() / static_cast<uint64_t>(recipe_.global_batch);
+      batches < static_cast<uint64_t>(recipe_.steps))
+    fail(ErrorKind::kUsage, "the run has {} steps, but its data ends after {}: {}", recipe_.steps, batches,
+         loader_->end_reason());
   if (listed.empty()) {
     initial_weights();
   } else {
+    if (team_) discard_damaged();
     const checkpoint::Checkpoint saved = checkpoints_->open_latest();
     const checkpoint::TrainingState& s = saved.state();
-    if (s.manifest_hash != loader_->manifest_hash().hex())
-      fail(ErrorKind::kUsage,
-           "the run in {} was made from dataset {}, but {} is dataset {}: give the dataset it began with, or "
-           "another run.dir",
-           recipe_.run_dir, s.manifest_hash, recipe_.data_path, loader_->manifest_hash().hex());
+    check_data(s);
     if (s.recipe_hash != hash128(recipe_.identity()))
       fail(ErrorKind::kUsage,
            "the run in {} has another recipe: {}. Give the recipe it began with, or another run.dir.",
@@ -180,6 +230,7 @@ void Trainer::begin_or_resume() {
                  {"step", step_},
                  {"checkpoint", saved.directory()},
                  {"weights_hash", saved.weights_hash().hex()}});
+    if (team_ && speaks()) team_->note("resume", fmt::format("at step {} from {}", step_, saved.directory()));
     if (!hooks_.quiet && speaks())
       fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
   }
@@ -195,6 +246,7 @@ void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
   share_->gradients(
       [&](data::Batch& batch) {
         const double begin = monotonic_s();
+        if (team_) wait_for_data();
         prefetcher_->next(batch);
         result.data_s += monotonic_s() - begin;
       },
@@ -228,7 +280,9 @@ double Trainer::gradient_norm() {
 }
 
 float Trainer::gradient_scale() const {
-  return static_cast<float>(1.0 / static_cast<double>(recipe_.global_batch * recipe_.sequence_length));
+  const auto rows = static_cast<uint64_t>(recipe_.global_batch);
+  return static_cast<float>(1.0 / static_cast<double>(std::max<uint64_t>(
+                                      1, loader_->targets_in(next_batch_ * rows, recipe_.global_batch))));
 }
 
 Trainer::StepResult Trainer::gradients() {
@@ -236,14 +290,15 @@ Trainer::StepResult Trainer::gradients() {
   StepResult result;
   if (team_) {
     team_->phase("compute", step_);
-    const double begin = monotonic_s();
+    const double begin = monotonic_s(), waited = mesh_.line ? mesh_.line->busy_s() : 0;
     own_gradients(losses, result);
-    const double took = monotonic_s() - begin;
+    limp(monotonic_s() - begin);
+    const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
-    if (share_ && share_->leaves().size() > 0) team_->step_done(took / share_->leaves().size());
-    // Another rank may be slower than this one; one that is dead or stopped is found by other means long before.
-    team_->comm().set_timeout(hooks_.timeout_s + 10 * slowest_s_);
-    mesh_.set_timeout(hooks_.timeout_s + 10 * slowest_s_);
+    if (share_ && share_->leaves().size() > 0)  // a stage that waits for another one is not slow itself
+      team_->step_done((took - (mesh_.line ? mesh_.line->busy_s() - waited : 0)) / share_->leaves().size());
+    expect_slowness();
+    audit_gradients();
     sum_over_team(losses, result);
   } else {
     own_gradients(losses, result);
@@ -270,8 +325,9 @@ void Trainer::update(const StepResult& r) {
 }
 
 void Trainer::check_replay(const StepResult& r) {
-  if (record_for_ ==
-      step_) {  // the first step after that save; it may take several more until the save is committed
+  if (speaks() &&
+      record_for_ ==
+          step_) {  // the first step after that save; it may take several more until the save is committed
     recorded_ = checkpoint::ReplayRecord{step_ + 1, r.loss, r.gradient_norm, {}};
     collect_saves(false);
   }
@@ -349,33 +405,31 @@ checkpoint::TrainingState Trainer::state() const {
                                                             : config.eos_token;
   s.model_config = to_hf_config(config);
   s.software = "stoker " STOKER_VERSION;
-  s.trainer = nlohmann::json{{"losses", watch_.state()}, {"skips_in_a_row", skips_in_a_row_}}.dump();
+  s.trainer = nlohmann::json{{"losses", watch_.state()},
+                             {"skips_in_a_row", skips_in_a_row_},
+                             {"feed", nlohmann::json::parse(loader_->description())}}
+                  .dump();
   return s;
 }
 
-void Trainer::save(const parallel::ShardedOptimizer& whole) {
+void Trainer::save() {
   collect_saves(true);
-  const bool alone = mesh_.layout.pipeline == 1;
-  if (!alone && speaks()) {
-    collect_commit(true);  // of the save before: if it cannot be committed by now, it never will be
-    commit_.emplace(PendingCommit{step_, checkpoints_->directory_for_save(step_), {}});
-  }
   std::vector<checkpoint::TensorToSave> tensors;
   for (const nn::Parameter& p : share_->store().parameters())
-    if (p.trained) tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
-  for (const NamedTensor& t : whole.state())
+    tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
+  for (const NamedTensor& t : optimizer_->state())
     tensors.push_back({t.name, t.tensor, checkpoint::Part::kOptimizer});
   std::vector<checkpoint::Attachment> attachments;
   if (!hooks_.tokenizer_json.empty()) attachments.push_back({"tokenizer.json", hooks_.tokenizer_json});
   writer_->start(std::move(tensors), state(), std::move(attachments));
   record_for_ = step_;
   recorded_.reset();
+  if (speaks()) log_data(next_batch_);
 }
 
 void Trainer::collect_saves(bool wait) {
-  if (const auto done = writer_ ? (wait ? writer_->wait() : writer_->poll()) : std::nullopt) {
-    const bool alone = mesh_.layout.pipeline == 1;  // several writers: one of them commits when all are done
-    if (!done->error) saved_step_ = done->step;
+  if (team_) return add_replay_record();
+  if (const auto done = wait ? writer_->wait() : writer_->poll()) {
     nlohmann::json event{{"event", "checkpoint"},    {"step", done->step},
                          {"seconds", done->seconds}, {"stall_s", done->stall_s},
                          {"bytes", done->bytes},     {"staged_bytes", done->staged_bytes}};
@@ -387,16 +441,13 @@ void Trainer::collect_saves(bool wait) {
       if (done->step == recipe_.steps) throw *done->error;
     } else {
       event["directory"] = done->directory;
-      if (alone) {
-        event["weights_hash"] = done->weights_hash.hex();
-        summary_.checkpoint = done->directory;
-        summary_.weights_hash = done->weights_hash.hex();
-      }
+      event["weights_hash"] = done->weights_hash.hex();
+      summary_.checkpoint = done->directory;
+      summary_.weights_hash = done->weights_hash.hex();
     }
     log_->write(event);
   }
-  collect_commit(false);
-  if (speaks() && record_for_ && recorded_ && !writer_->busy() && checkpoints_->find(*record_for_)) {
+  if (record_for_ && recorded_ && !writer_->busy() && checkpoints_->find(*record_for_)) {
     checkpoints_->add_replay_record(*record_for_, *recorded_);
     record_for_.reset();
     recorded_.reset();
@@ -405,6 +456,7 @@ void Trainer::collect_saves(bool wait) {
 
 void Trainer::evaluate() {
   if (!hooks_.evaluate) return;
+  if (team_) team_->phase("evaluate", step_);
   const double begin = monotonic_s();
   try {
     if (share_) summary_.evaluation = hooks_.evaluate(*share_);
@@ -444,6 +496,7 @@ void Trainer::report(const StepResult& r, double seconds) {
                {"mfu", mfu},
                {"time_s", seconds},
                {"data_s", r.data_s},
+               {"peak_bytes", peak_resident_bytes()},
                {"batch", next_batch_ - 1}});
   if (hooks_.quiet) return;
   const std::string line =
@@ -471,10 +524,14 @@ void Trainer::finish_batch(const StepResult& r) {
   if (!sound && prefetcher_) prefetcher_->seek(next_batch_ * micro_batches_);
   if (ledger_) {
     const auto samples = static_cast<uint64_t>(recipe_.global_batch);
-    LedgerLine line{batch, batch * samples, samples, team_->generation(), step_, {}};
+    LedgerLine line{batch, batch * samples, samples, team_->generation(), step_, {}, {}};
     for (int rank = 0; rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
+    line.sources = sources_of_batch(batch);
     ledger_->write(line);
   }
+  const auto& schedule = loader_->schedule();
+  if (schedule.phase_of(next_batch_ * static_cast<uint64_t>(recipe_.global_batch)) != data_phase_ && speaks())
+    log_data(next_batch_);
   collect_saves(false);
   const double seconds = monotonic_s() - batch_began_s_;
   busy_s_ += seconds;
@@ -488,7 +545,7 @@ void Trainer::one_batch() {
   if (!team_) return finish_batch(gradients());
   inject_chaos();
   const StepResult r = gradients();
-  if (std::exchange(flip_gradients_, false)) *static_cast<uint8_t*>(share_->store().grads().data) ^= 0x10;
+  if (std::exchange(flip_gradients_, false)) flip_gradient_sum();
   vote(r);
   finish_batch(r);
   pending_.reset();
@@ -509,16 +566,18 @@ RunSummary Trainer::run() {
                {"dataset", loader_->manifest_hash().hex()},
                {"peak_gflops", peak_flops_ * 1e-9},
                {"tokens_per_step", recipe_.global_batch * recipe_.sequence_length}});
+  if (speaks()) log_data(next_batch_);
   int64_t evaluated = -1;
   while (step_ < recipe_.steps) {
     const int64_t before = step_;
     try {
       one_batch();
-      const bool stop = team_ ? stop_agreed_ : stop_requested(), last = step_ == recipe_.steps;
+      const bool until = hooks_.until > 0 && step_ >= hooks_.until;
+      const bool stop = until || (team_ ? stop_agreed_ : stop_requested()), last = step_ == recipe_.steps;
       const bool sound = step_ > before;
       if (sound && (stop || last || step_ % recipe_.checkpoint_every == 0)) {
-        if (team_) save_together();
-        else save(*optimizer_);
+        if (team_) save_if_settled();
+        else save();
       }
       if (sound && recipe_.eval_every && step_ % recipe_.eval_every == 0) evaluate(), evaluated = step_;
       if (stop && !last) {
@@ -558,6 +617,7 @@ RunSummary Trainer::run() {
                {"seconds", busy_s_},
                {"tokens_per_s", summary_.tokens_per_s},
                {"mfu", summary_.mfu},
+               {"peak_bytes", peak_resident_bytes()},
                {"weights_hash", summary_.weights_hash}});
   if (team_) team_->leave(true);
   return summary_;

@@ -2,7 +2,8 @@
 // One process, one run: resume or begin, then steps of (gradients of V virtual ranks, their tree sum, clip, update), with
 // evaluation, checkpoints beside the training, and policies for bad losses.
 // Batch         batch n holds samples n*G .. n*G+G-1; virtual rank v the v-th part of them, in micro-batches, in order
-// Loss scale    gradients are means over the G*T positions of the global batch
+// Loss scale    loss and gradients are means over the positions of the global batch that have a target: G*T, less what rows of a packing
+//               plan leave empty
 // Resume        by the same command: the newest committed checkpoint of the run directory; refuses another dataset or recipe
 //               (Usage, naming what differs). The first step after it is compared with what the run before recorded: loss
 //               and gradient norm must be equal to the bit, or Internal says which differs and why that can be
@@ -13,16 +14,19 @@
 // Errors        Numeric: a bad loss under policy "stop", or max_skips in a row. Storage: a checkpoint that could not be written is a
 //               warning in the log; the final one is an error
 #pragma once
+#include <atomic>
 #include <functional>
 #include <future>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 
 #include "checkpoint/background_writer.h"
-#include "data/loader/loader.h"
+#include "data/loader/feed.h"
 #include "data/loader/prefetcher.h"
+#include "io/faulty_file_system.h"
 #include "parallel/mesh.h"
 #include "parallel/sharded_optimizer.h"
+#include "tensor/buffer.h"
 #include "train/ledger.h"
 #include "train/loss_watch.h"
 #include "train/model_share.h"
@@ -46,6 +50,9 @@ struct TrainerHooks {
   Team* team = nullptr;                         // the other workers; null: this process is alone
   double timeout_s = 8;                         // with a team: of a collective, beside computing
   bool chaos = false;                           // obey RUN/chaos/<worker>: stoker chaos only
+  io::FaultyFileSystem* faulty = nullptr;       // with chaos: what this process stores through
+  int64_t audit_every = 0;  // with a team: check each other's gradients every so many batches
+  int64_t until = 0;        // stop and save after this step, as if asked to; 0: never
 };
 
 struct RunSummary {
@@ -56,7 +63,7 @@ struct RunSummary {
 };
 
 // Fills in what a recipe leaves to the dataset: the vocabulary.
-void resolve_with_dataset(Recipe& recipe, const data::Loader& loader);
+void resolve_with_dataset(Recipe& recipe, const data::Feed& feed);
 
 class Trainer {
  public:
@@ -78,10 +85,13 @@ class Trainer {
   void check_replay(const StepResult& step);
   bool react(const StepResult& step);  // true: the update happens
   void roll_back(const std::string& why);
-  void save(const parallel::ShardedOptimizer& whole);
+  void save();
   void resolve_schedule();
   void one_batch();
   float gradient_scale() const;
+  void check_data(const checkpoint::TrainingState& saved) const;
+  void log_data(uint64_t batch);
+  std::vector<SourceShare> sources_of_batch(uint64_t batch) const;
   void own_gradients(std::vector<double>& losses, StepResult& result);
   double gradient_norm();
   void finish_batch(const StepResult& step);
@@ -96,18 +106,36 @@ class Trainer {
   void wait_for_workers();
   void start_over();
   void find_place();
+  void expect_slowness();
   void share_values();
+  void wait_for_data();
   void share_counters(int source);
   void take_place();
-  void collect_commit(bool wait);
   void sum_over_team(std::vector<double>& losses, StepResult& result);
   void vote(const StepResult& result);
+  Hash128 hash_of_shards() const;
   void save_together();
+  void save_if_settled();
   void finish_together();
+  std::vector<checkpoint::TensorToSave> own_part();
+  int64_t saved_part(bool wait);
+  void settle_save(std::span<const int64_t> parts);
+  void drop_save();
+  void forget_save();
+  bool hash_stored_weights(bool wait);
+  void add_replay_record();
   void inject_chaos();
+  void limp(double computed_s);
+  void flip_gradient_sum();
+  // A second opinion on gradients (trainer_audit.cpp)
+  void audit_gradients();
+  Hash128 gradient_hash(int64_t replica);
+  void discard_damaged();
+  void name_liar(int rank, const std::string& what);
   std::unique_ptr<ModelShare> share_of(const LayoutSpec& layout, int64_t rank);
   std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(ModelShare& share);
-  bool writes() const { return !team_ || (!mesh_.spare && mesh_.at.data == 0 && mesh_.at.tensor == 0); }
+  // Do replicas deal the updates between them?
+  bool shards() const { return mesh_.layout.zero_stage > 0 && mesh_.layout.data > 1; }
   bool speaks() const { return !hooks_.team || hooks_.team->rank() == 0; }
   void collect_saves(bool wait);
   void evaluate();
@@ -118,16 +146,15 @@ class Trainer {
   TrainerHooks hooks_;
   io::FileSystem& fs_;
   ops::Context context_;
-  std::unique_ptr<data::Loader> loader_;
+  std::unique_ptr<data::Feed> loader_;
   parallel::Mesh mesh_;                // alone: one worker
   std::unique_ptr<ModelShare> share_;  // none: a spare worker
-  std::unique_ptr<parallel::ShardedOptimizer> optimizer_, saved_whole_;
+  std::unique_ptr<parallel::ShardedOptimizer> optimizer_;
   std::unique_ptr<data::Prefetcher> prefetcher_;
   std::unique_ptr<checkpoint::Store> checkpoints_;
   std::unique_ptr<checkpoint::BackgroundWriter> writer_;
   std::unique_ptr<RunLog> log_;
   LossWatch watch_;
-  data::Batch batch_;
   double peak_flops_ = 0;
 
   int64_t step_ = 0;  // done
@@ -139,24 +166,31 @@ class Trainer {
   std::optional<checkpoint::ReplayRecord> recorded_;  // waits for that checkpoint to be committed
   RunSummary summary_;
   double smoothed_step_s_ = 0;
+  size_t data_phase_ = 0;       // of the mixture, last written to the log
   uint64_t micro_batches_ = 0;  // of a batch, that this process computes
 
   Team* team_ = nullptr;
   std::optional<StepResult> pending_;   // voted for and not finished
+  Hash128 shard_hash_;                  // of the summed gradients that this rank holds
   std::optional<Hash128> values_hash_;  // of the weights after this rank's last update
-  std::unique_ptr<Ledger> ledger_;
-  int64_t saved_step_ = -1;  // that this worker's writer has made durable
-  struct PendingCommit {
+  struct SharedSave {
     int64_t step;
+    double began_s;
+    int64_t mine;  // as the vote says it
     std::string directory;
-    std::future<checkpoint::Commit> done;  // valid once all writers were
+    std::optional<Hash128> weights;
+    std::future<Hash128>
+        hashing;  // rank 0 of a pipeline, once all parts are stored: the weights, from the files
   };
-  std::optional<PendingCommit> commit_;  // rank 0, with several writers
-  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false;
+  std::optional<SharedSave> shared_save_;  // of this generation, not committed yet
+  std::vector<Buffer> part_copies_;        // lent to the writer
+  std::atomic<bool> stop_hashing_ = false;
+  std::unique_ptr<Ledger> ledger_;
+  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false,
+       flip_shard_ = false;
   int held_rank_ = -1, held_workers_ = 0;
-  int64_t saved_by_all_ = -1;
   bool last_sound_ = false;
-  double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0;
+  double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0, limp_until_s_ = 0;
   int64_t batches_done_ = 0;
 };
 

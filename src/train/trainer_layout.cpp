@@ -1,4 +1,4 @@
-// The trainer's place in the layout: what it holds there, how gradients are summed and values shared, and who saves what.
+// The trainer's place in the layout: what it holds there, how gradients are summed and values shared.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -26,8 +26,7 @@ std::unique_ptr<ModelShare> Trainer::share_of(const LayoutSpec& layout, int64_t 
 }
 
 std::unique_ptr<parallel::ShardedOptimizer> Trainer::optimizer_for(ModelShare& share) {
-  if (mesh_.layout.zero_stage == 0 || mesh_.layout.data == 1)
-    return std::make_unique<parallel::ShardedOptimizer>(share.store(), recipe_.optimizer);
+  if (!shards()) return std::make_unique<parallel::ShardedOptimizer>(share.store(), recipe_.optimizer);
   return std::make_unique<parallel::ShardedOptimizer>(
       share.store(), recipe_.optimizer, share.holdings().updated(mesh_.layout.data, mesh_.at.data));
 }
@@ -51,8 +50,9 @@ void Trainer::move_state(const parallel::MovePlan& plan, const parallel::Sharded
 // Every rank's own shard of the values to the ranks that replicate them, and a tied embedding to its other end.
 void Trainer::share_values() {
   if (!share_) return;
+  team_->phase("share", step_);
   nn::ParameterStore& store = share_->store();
-  if (mesh_.layout.zero_stage > 0 && mesh_.layout.data > 1) {
+  if (shards()) {
     for (const parallel::HeldFold& fold : share_->holdings().folds()) {
       auto begins = share_->holdings().cuts(fold, mesh_.layout.data);
       for (size_t& b : begins) b *= sizeof(float);
@@ -65,14 +65,7 @@ void Trainer::share_values() {
 
 // This rank's virtual ranks and their micro-batches.
 void Trainer::take_place() {
-  const bool several = mesh_.layout.pipeline > 1;
-  if (!mesh_.spare && writes() && (!writer_ || several)) {
-    if (writer_) collect_saves(true);
-    writer_ = std::make_unique<checkpoint::BackgroundWriter>(
-        *checkpoints_, checkpoint::WriterOptions{.writer = static_cast<int>(mesh_.at.pipeline),
-                                                 .writers = static_cast<int>(mesh_.layout.pipeline)});
-  }
-  if (!writer_) writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
+  expect_slowness();
   const comm::LeafSpan leaves =
       share_ ? comm::leaves_of(static_cast<int>(mesh_.at.data), mesh_.shards(), recipe_.virtual_ranks)
              : comm::LeafSpan{};
@@ -80,10 +73,16 @@ void Trainer::take_place() {
   const int64_t per_leaf = batch / rows / recipe_.virtual_ranks;
   micro_batches_ = static_cast<uint64_t>(per_leaf * leaves.size());
   if (share_) share_->take_place(leaves, mesh_.line.get());
+  // Each rank of this generation stores another part than before.
+  if (writer_) writer_->abandon();
+  forget_save();
+  writer_ = std::make_unique<checkpoint::BackgroundWriter>(
+      *checkpoints_, checkpoint::WriterOptions{team_->rank(), team_->size()});
   ledger_.reset();
   if (team_->rank() == 0)
-    ledger_ = std::make_unique<Ledger>(recipe_.run_dir + "/ledger.jsonl", next_batch_,
-                                       static_cast<uint64_t>(batch), team_->generation());
+    ledger_ =
+        std::make_unique<Ledger>(recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(batch),
+                                 team_->generation(), [this](uint64_t b) { return sources_of_batch(b); });
   prefetcher_.reset();
   if (micro_batches_ == 0) return;
   const uint64_t mine = micro_batches_;
@@ -96,6 +95,23 @@ void Trainer::take_place() {
                                  rows};
       },
       next_batch_ * mine);
+}
+
+// Storage may be away for longer than the others wait in a collective. Whoever waits for it says so, and comes when they regroup.
+void Trainer::wait_for_data() {
+  if (prefetcher_->ready(0.3)) return;
+  team_->phase("data", step_);
+  while (!prefetcher_->ready(0.05))
+    if (const std::string why = team_->broken(); !why.empty()) throw comm::PeerError(-1, why);
+  team_->phase("compute", step_);
+}
+
+// Another rank may be slower than this one; one that is dead or stopped is found by other means long before. Before any step has
+// been done nobody knows how long one takes.
+void Trainer::expect_slowness() {
+  const double timeout_s = slowest_s_ > 0 ? hooks_.timeout_s + 10 * slowest_s_ : kPatience_s;
+  team_->comm().set_timeout(timeout_s);
+  mesh_.set_timeout(timeout_s);
 }
 
 // The sum over all virtual ranks into the gradients (stage 0: all of this rank's share; above: own and mirrored shard), the losses
@@ -111,7 +127,7 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
       float* grads = share_->store().grads().as<float>() + fold.begin;
       const auto partials = share_->partials(f);
       const auto cuts = holdings.cuts(fold, n);
-      if (mesh_.layout.zero_stage == 0 || n == 1) {
+      if (!shards()) {
         mesh_.data->tree_all_reduce(partials, fold.size(), spans, grads, cuts);
         continue;
       }
@@ -121,102 +137,26 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
                            float_bytes(grads + cuts[mirror], cuts[mirror + 1] - cuts[mirror]),
                            (me + n - 1) % n);
     }
+    shard_hash_ = hash_of_shards();
     share_->reset();
   }
   result.gradient_norm = gradient_norm();
   team_->comm().all_reduce(std::span(losses), comm::Reduce::kSum);  // each is nonzero on one rank only: exact
 }
 
-// One rank of every stage writes that stage's part of the checkpoint; sharded optimizer state is first collected there. With one
-// writer it commits by itself; with several, rank 0 does when all have finished (collect_commit).
-void Trainer::save_together() {
-  std::unique_ptr<parallel::ShardedOptimizer> whole;
-  if (mesh_.layout.zero_stage > 0 && mesh_.layout.data > 1) {
-    LayoutSpec collected = mesh_.layout;
-    collected.zero_stage = 0;
-    std::vector<std::vector<parallel::Range>> held, wanted;
-    for (int r = 0; r < team_->size(); ++r) {
-      held.push_back(parallel::held_ranges(recipe_.model, mesh_.layout, r));
-      const bool collects = r < mesh_.layout.world_size() && mesh_coordinates(mesh_.layout, r).data == 0;
-      wanted.push_back(collects ? parallel::held_ranges(recipe_.model, collected, r)
-                                : std::vector<parallel::Range>{});
-    }
-    if (share_ && writes()) {
-      whole = std::make_unique<parallel::ShardedOptimizer>(share_->store(), recipe_.optimizer);
-      whole->take_state(*optimizer_);
-    }
-    move_state(parallel::plan_moves(held, wanted), optimizer_.get(), whole.get());
-  }
-  if (!share_ || !writes()) return;
-  std::string why;
-  if (!team_->may_commit(&why))
-    fail(ErrorKind::kPeer, "this worker may not write checkpoints any more: {}", why);
-  save(whole ? *whole : *optimizer_);
-  saved_whole_ = std::move(whole);  // lent to the writer until the next save
-}
-
-// With several writers: the marker, once every writer has said that its part is durable. Hashing reads the files, so it happens
-// beside the training.
-void Trainer::collect_commit(bool wait) {
-  if (!commit_) return;
-  if (!commit_->done.valid() && saved_by_all_ >= commit_->step) {
-    std::vector<std::string> attachments;
-    if (!hooks_.tokenizer_json.empty()) attachments.push_back("tokenizer.json");
-    commit_->done = std::async(std::launch::async, [this, attachments, step = commit_->step,
-                                                    directory = commit_->directory,
-                                                    writers = static_cast<int>(mesh_.layout.pipeline)] {
-      checkpoint::Commit c =
-          checkpoints_->commit(directory, step, writers, attachments, std::nullopt, system_clock().unix_s());
-      checkpoints_->prune();
-      return c;
-    });
-  }
-  if (!commit_->done.valid()) {
-    if (wait) commit_.reset();
-    return;
-  }
-  if (!wait && commit_->done.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return;
-  PendingCommit ended = std::move(*commit_);
-  commit_.reset();
-  nlohmann::json event{{"event", "checkpoint"}, {"step", ended.step}, {"directory", ended.directory}};
-  try {
-    const checkpoint::Commit c = ended.done.get();
-    event["weights_hash"] = summary_.weights_hash = c.weights_hash.hex();
-    summary_.checkpoint = ended.directory;
-  } catch (const Error& e) {
-    event["error"] = e.what();
-    if (!hooks_.quiet) fmt::print(stderr, "\ncheckpoint of step {} failed: {}\n", ended.step, e.what());
-    if (ended.step == recipe_.steps) throw;
-  }
-  log_->write(event);
-}
-
-// The end: the last checkpoint exists, whoever has to write it, before anybody leaves.
-void Trainer::finish_together() {
-  const auto everybody_saved = [&] {
-    collect_saves(true);
-    std::vector<int64_t> saved{writes() ? saved_step_ : std::numeric_limits<int64_t>::max()};
-    team_->comm().all_reduce(std::span(saved), comm::Reduce::kMin, kPatience_s);
-    saved_by_all_ = saved[0];
-    if (speaks()) collect_commit(false), collect_commit(true);
-  };
-  for (;;) {
-    try {
-      if (!team_->formed()) regroup();
-      everybody_saved();
-      std::vector<int64_t> missing{speaks() && !checkpoints_->find(step_) ? 1 : 0};
-      team_->comm().all_reduce(std::span(missing), comm::Reduce::kMax, kPatience_s);
-      if (missing[0]) {
-        save_together();
-        everybody_saved();
-      }
-      team_->comm().barrier(kPatience_s);
-      return;
-    } catch (const comm::PeerError& e) {
-      team_->lost(e);
-      regroup();
+Hash128 Trainer::hash_of_shards() const {
+  if (!share_ || !shards()) return {};
+  const int n = mesh_.shards(), me = static_cast<int>(mesh_.at.data);
+  const float* grads = share_->store().grads().as<float>();
+  std::vector<Hash128> parts;
+  for (const parallel::HeldFold& fold : share_->holdings().folds()) {
+    const auto cuts = share_->holdings().cuts(fold, n);
+    for (const int worker : {me, (me + n - 1) % n}) {
+      const size_t begin = cuts[static_cast<size_t>(worker)], end = cuts[static_cast<size_t>(worker) + 1];
+      parts.push_back(hash128(grads + fold.begin + begin, (end - begin) * sizeof(float)));
     }
   }
+  return hash128(parts.data(), parts.size() * sizeof(Hash128));
 }
 
 }  // namespace stoker::train

@@ -28,7 +28,8 @@ struct Vote {
   int64_t clock = 0;
   int64_t regroup = 0, stop = 0;
   int64_t share = -1;  // which part of the model this rank replicates; -1: none
-  int64_t saved = 0;   // the step that its writer has made durable
+  int64_t saved = -1;  // step of the checkpoint whose part is durable on this rank
+  double slowest_s = 0;
   Hash128 values, gradients;
 };
 
@@ -214,6 +215,7 @@ void Trainer::share_counters(int source) {
                           {"tokens", tokens_seen_},
                           {"skips", skips_in_a_row_},
                           {"losses", watch_.state()},
+                          {"feed", loader_->description()},
                           {"steps", recipe_.steps},
                           {"loss", fmt::format("{:a}", summary_.loss)}}
                .dump();
@@ -225,6 +227,12 @@ void Trainer::share_counters(int source) {
   const auto j = nlohmann::json::parse(text);
   step_ = j.at("step");
   next_batch_ = j.at("next_batch");
+  if (j.at("feed").get<std::string>() != loader_->description())
+    fail(ErrorKind::kUsage,
+         "this worker's recipe mixes its data in another way than the running team's: {}. Start it with the "
+         "team's recipe",
+         loader_->past_difference(j.at("feed").get<std::string>(), data::MixtureSchedule::kForever,
+                                  static_cast<uint64_t>(recipe_.global_batch)));
   tokens_seen_ = j.at("tokens");
   skips_in_a_row_ = j.at("skips");
   watch_.restore(j.at("losses"));
@@ -240,15 +248,17 @@ void Trainer::vote(const StepResult& result) {
   mine.clock = static_cast<int64_t>(next_batch_);
   mine.regroup = team_->regroup_soon();
   mine.stop = stop_requested() || team_->stop_wanted();
-  mine.saved = writes() ? saved_step_ : std::numeric_limits<int64_t>::max();
+  mine.saved = saved_part(false);
+  mine.slowest_s = slowest_s_;
   bool decayed = false;
   if (share_) {
     const nn::ParameterStore& store = share_->store();
     mine.share = mesh_.at.pipeline * mesh_.layout.tensor + mesh_.at.tensor;
     mine.values = hash128(store.values().data, store.values().bytes());
-    if (mesh_.layout.zero_stage == 0) mine.gradients = hash128(store.grads().data, store.grads().bytes());
-    decayed =
-        values_hash_ && *values_hash_ != mine.values;  // what this rank wrote last is not what it reads now
+    if (!shards()) mine.gradients = hash128(store.grads().data, store.grads().bytes());
+    // What this rank wrote last is not what it reads now. Sharded gradients have one owner and one mirror: each compares what it
+    // holds with what came out of the sum.
+    decayed = (shards() && hash_of_shards() != shard_hash_) || (values_hash_ && *values_hash_ != mine.values);
   }
   if (decayed) mine.regroup |= 2;
   pending_ = result;
@@ -257,8 +267,7 @@ void Trainer::vote(const StepResult& result) {
   bool regroup_wanted = false;
   stop_agreed_ = false;
   int liar = -1;
-  saved_by_all_ = std::numeric_limits<int64_t>::max();
-  for (const Vote& v : votes) saved_by_all_ = std::min(saved_by_all_, v.saved);
+  for (const Vote& v : votes) slowest_s_ = std::max(slowest_s_, v.slowest_s);
   for (size_t r = 0; r < votes.size(); ++r) {
     if (votes[r].clock != mine.clock)
       fail(ErrorKind::kInternal, "rank {} is at batch {}, rank {} at {}", r, votes[r].clock, team_->rank(),
@@ -275,40 +284,18 @@ void Trainer::vote(const StepResult& result) {
   }
   if (odd == -1 && liar < 0) {
     regroup_after_ = regroup_wanted;
-    return;
+    std::vector<int64_t> saved;
+    for (const Vote& v : votes) saved.push_back(v.saved);
+    return settle_save(saved);
   }
   pending_.reset();
   if (liar < 0) liar = odd;
-  if (liar == team_->rank()) {
-    const std::string why = fmt::format(
-        "{} of rank {} ({}) differ from the other workers' at step {}: its memory or processor lies", what,
-        team_->rank(), team_->worker(), step_ + 1);
-    team_->note("corrupt", why);
-    fail(ErrorKind::kDevice, "{}. This process ends; the others go on without its state.", why);
-  }
   if (liar < 0)
     fail(ErrorKind::kDevice,
          "the {} of the two workers differ at step {} and neither can be shown to be right: start again from "
          "the last checkpoint",
          what, step_ + 1);
-  throw comm::PeerError(liar, fmt::format("{}: its {} differ at step {}",
-                                          comm::describe(team_->comm().peer(liar)), what, step_ + 1));
-}
-
-void Trainer::inject_chaos() {
-  if (!hooks_.chaos) return;
-  const std::string path = fmt::format("{}/chaos/{}", recipe_.run_dir, team_->worker());
-  if (!fs_.exists(path)) return;
-  const std::string what = io::read_text(fs_, path, 4096);
-  fs_.remove(path);
-  const auto flip = [&](const TensorView& t) {
-    auto* bytes = static_cast<uint8_t*>(t.data);
-    bytes[t.bytes() / 3] ^= 0x10;
-  };
-  if (what.starts_with("flip-weights") && share_) flip(share_->store().values());
-  if (what.starts_with("flip-gradients") && share_) flip_gradients_ = true;
-  if (what.starts_with("half-open")) team_->arm({comm::FaultKind::kHalfOpen, 0, 0, 0});
-  if (what.starts_with("drop")) team_->arm({comm::FaultKind::kDrop, 0, 0, 0});
+  name_liar(liar, what);
 }
 
 }  // namespace stoker::train

@@ -82,7 +82,7 @@ class Builder {
   BuildResult attempt() {
     corpus_ = {};
     corpus_.recipe = &recipe_;
-    corpus_.inputs = list_inputs(recipe_);
+    corpus_.inputs = list_inputs(fs_, recipe_);
     result_ = {};
     result_.files = corpus_.inputs.files;
     result_.left_out = corpus_.inputs.left_out;

@@ -1,6 +1,7 @@
 #include "data/corpus/factory_inputs.h"
 
 #include <glob.h>
+#include <simdjson.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -9,7 +10,9 @@
 
 #include "base/error.h"
 #include "data/corpus/html_extract.h"
+#include "data/corpus/parquet_reader.h"
 #include "data/corpus/unicode_encoding.h"
+#include "io/object_store.h"
 
 namespace stoker::corpus {
 namespace {
@@ -19,34 +22,66 @@ constexpr uint64_t kLargeFile = uint64_t{1} << 20;  // stored bytes: read in pie
 constexpr uint64_t kSmallestBatch = uint64_t{256}
                                     << 10;  // stored bytes before a batch may end by a name's hash
 
-bool add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
+// The format is the recipe's, or the name's; in folders others are left out and counted.
+void add_found(InputList& list, std::vector<InputFile>& files, const SourceRecipe& recipe, InputFile file,
+               bool named) {
+  file.format = recipe.format == "auto" ? record_format_of_name(file.name) : recipe.format;
+  if (file.format.empty()) {
+    if (!named) {
+      ++list.left_out;
+      return;
+    }
+    file.format = "text";  // whoever names a file means it
+  }
+  if (file.format == "parquet" && !parquet_built_in())
+    fail(ErrorKind::kUsage,
+         "source '{}': {} is Parquet, which is {}. Or convert it to JSON lines (docs/data-factory.md)",
+         recipe.name, file.path, parquet_support());
+  list.bytes += file.bytes;
+  files.push_back(std::move(file));
+}
+
+void add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
               const std::string& path, const std::string& name, bool named) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0)
     fail(ErrorKind::kUsage, "source '{}': cannot look at {}", recipe.name, path);
-  std::string format = recipe.format == "auto" ? record_format_of_name(name) : recipe.format;
-  if (format.empty()) {
-    if (!named) {
-      ++list.left_out;
-      return false;
-    }
-    format = "text";  // whoever names a file means it
-  }
   InputFile file;
   file.source = source;
   file.path = path;
   file.name = name;
-  file.format = format;
   file.bytes = static_cast<uint64_t>(info.st_size);
   file.modified_ns = static_cast<int64_t>(info.st_mtim.tv_sec) * 1000000000 + info.st_mtim.tv_nsec;
   file.inode = info.st_ino;
-  list.bytes += file.bytes;
-  files.push_back(std::move(file));
-  return true;
+  add_found(list, files, recipe, std::move(file), named);
 }
 
-void add_path(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
-              const std::string& path) {
+// What lies behind a URL: an object, or all objects below a prefix. Hidden names are left out as in folders.
+void add_far(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files, uint32_t source,
+             const SourceRecipe& recipe, const std::string& url, const std::string& below) {
+  const io::FileInfo info = fs.info(url);
+  if (info.directory) {
+    for (const auto& name : fs.list(url))
+      if (!name.starts_with('.'))
+        add_far(fs, list, files, source, recipe, io::join(url, name),
+                below.empty() ? name : below + "/" + name);
+    return;
+  }
+  InputFile file;
+  file.source = source;
+  file.path = url;
+  file.name = below.empty() ? io::name_of(url) : below;
+  file.bytes = info.size;
+  file.modified_ns = static_cast<int64_t>(info.modified_unix_s) * 1000000000;
+  add_found(list, files, recipe, std::move(file), below.empty());
+}
+
+void add_path(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files, uint32_t source,
+              const SourceRecipe& recipe, const std::string& path) {
+  if (io::is_url(path)) {
+    if (!fs.exists(path)) fail(ErrorKind::kUsage, "source '{}': nothing at {}", recipe.name, path);
+    return add_far(fs, list, files, source, recipe, path, "");
+  }
   std::error_code error;
   if (stdfs::is_directory(path, error)) {
     std::vector<std::string> found;
@@ -81,19 +116,70 @@ void add_path(InputList& list, std::vector<InputFile>& files, uint32_t source, c
          path);
   std::sort(found.begin(), found.end());
   for (const auto& file : found) {
-    if (stdfs::is_directory(file, error)) add_path(list, files, source, recipe, file);
+    if (stdfs::is_directory(file, error)) add_path(fs, list, files, source, recipe, file);
     else if (stdfs::is_regular_file(file, error))
       add_file(list, files, source, recipe, file, stdfs::path(file).filename().string(), true);
   }
 }
 
+// The text field of an object, and its url or id as a name. Of a repeated key the last counts.
+void take_fields(const simdjson::dom::object& object, const std::string& field, ChunkDocument& out) {
+  bool found = false;
+  std::string_view url, id;
+  for (const auto [key, value] : object) {
+    std::string_view text;
+    const bool is_string = value.get(text) == simdjson::SUCCESS;
+    if (key == field) {
+      found = true;
+      out.bad = is_string ? "" : "field '" + field + "' is no string";
+      out.text = is_string ? std::string(text) : "";
+    }
+    if (key == "url" && is_string) url = text;
+    if (key == "id" && is_string) id = text;
+  }
+  if (!found) out.bad = "no field '" + field + "'";
+  if (out.name.empty()) out.name = url.empty() ? id : url;
+}
+
+// The same through the slower parser, which takes numbers of any size.
+void take_fields_of(const nlohmann::json& json, const std::string& field, ChunkDocument& out) {
+  const auto found = json.find(field);
+  if (found == json.end()) out.bad = "no field '" + field + "'";
+  else if (!found->is_string()) out.bad = "field '" + field + "' is no string";
+  else out.text = found->get<std::string>();
+  for (const char* key : {"url", "id"})
+    if (const auto name = json.find(key); out.name.empty() && name != json.end() && name->is_string())
+      out.name = name->get<std::string>();
+}
+
+void open_json(std::string& bytes, const std::string& field, ChunkDocument& out) {
+  static thread_local simdjson::dom::parser parser;
+  const size_t size = bytes.size();
+  bytes.reserve(size + simdjson::SIMDJSON_PADDING);
+  simdjson::dom::element root;
+  const auto error = parser.parse(bytes.data(), size, false).get(root);
+  if (error == simdjson::NUMBER_ERROR || error == simdjson::NUMBER_OUT_OF_RANGE) {
+    const auto json = nlohmann::json::parse(bytes, nullptr, false);
+    if (json.is_discarded()) out.bad = "not JSON";
+    else if (!json.is_object()) out.bad = "not a JSON object";
+    else take_fields_of(json, field, out);
+    return;
+  }
+  simdjson::dom::object object;
+  if (error) out.bad = "not JSON";
+  else if (root.get(object)) out.bad = "not a JSON object";
+  else take_fields(object, field, out);
+  // A parser keeps room for the longest record it has seen.
+  if (size > size_t{16} << 20) parser = simdjson::dom::parser();
+}
+
 }  // namespace
 
-InputList list_inputs(const Recipe& recipe) {
+InputList list_inputs(io::FileSystem& fs, const Recipe& recipe) {
   InputList list;
   for (uint32_t s = 0; s < recipe.sources.size(); ++s) {
     std::vector<InputFile> files;
-    for (const auto& path : recipe.sources[s].paths) add_path(list, files, s, recipe.sources[s], path);
+    for (const auto& path : recipe.sources[s].paths) add_path(fs, list, files, s, recipe.sources[s], path);
     if (files.empty())
       fail(ErrorKind::kUsage,
            "source '{}': no file whose name says what it holds (.txt .md .rst .html .jsonl .csv .warc .tar, "
@@ -127,7 +213,7 @@ InputList list_inputs(const Recipe& recipe) {
 }
 
 std::string open_key(const SourceRecipe& source) {
-  return fmt::format("open/2 {} {}", source.text_field, source.main_content);
+  return fmt::format("open/4 {} {}", source.text_field, source.main_content);
 }
 
 Hash128 batch_key(const Recipe& recipe, const InputBatch& batch) {
@@ -170,7 +256,8 @@ std::optional<BatchReader::Piece> BatchReader::next() {
         if (!input_) input_ = std::make_unique<CompressedInput>(fs_, file.path);
         return input_->read(to, size);
       };
-      reader_ = make_record_reader(file.format, std::move(bytes), options);
+      reader_ = file.format == "parquet" ? make_parquet_reader(fs_, file.path, options)
+                                         : make_record_reader(file.format, std::move(bytes), options);
     }
     RawRecord record;
     if (!reader_->next(record)) {
@@ -196,18 +283,7 @@ ChunkDocument open_record(RawRecord record, uint32_t file, const SourceRecipe& s
   out.bad = std::move(record.bad);
   if (!out.bad.empty()) return out;
   if (record.kind == RecordKind::kJson) {
-    const auto json = nlohmann::json::parse(record.bytes, nullptr, false);
-    if (json.is_discarded()) out.bad = "not JSON";
-    else if (!json.is_object()) out.bad = "not a JSON object";
-    else {
-      const auto field = json.find(source.text_field);
-      if (field == json.end()) out.bad = "no field '" + source.text_field + "'";
-      else if (!field->is_string()) out.bad = "field '" + source.text_field + "' is no string";
-      else out.text = field->get<std::string>();
-      for (const char* key : {"url", "id"})
-        if (const auto name = json.find(key); out.name.empty() && name != json.end() && name->is_string())
-          out.name = name->get<std::string>();
-    }
+    open_json(record.bytes, source.text_field, out);
     return out;
   }
   const bool html = record.kind == RecordKind::kHtml;

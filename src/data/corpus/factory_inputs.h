@@ -1,6 +1,7 @@
 // data/corpus/factory_inputs.h
 // The files of a recipe's sources, cut into batches: a run of small files, or one large file. Where a batch ends depends
 // on names and sizes nearby only, so that a new file changes the batches around it and no others.
+// Far       paths may be s3://bucket/prefix (all below it), s3:// or http(s):// objects, where `fs` reads them (io/object_store.h)
 // Order     sources as in the recipe, paths as given, folders by name (bytes); part of the dataset's identity
 // Errors    Usage: nothing at a path
 #pragma once
@@ -35,7 +36,7 @@ struct InputList {
   uint64_t files = 0, bytes = 0, left_out = 0;
 };
 
-InputList list_inputs(const Recipe& recipe);
+InputList list_inputs(io::FileSystem& fs, const Recipe& recipe);
 
 // The name under which a batch's chunks are remembered: paths, sizes, times and inodes of its files and how they are read.
 Hash128 batch_key(const Recipe& recipe, const InputBatch& batch);

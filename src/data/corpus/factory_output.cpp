@@ -8,10 +8,11 @@
 
 #include "base/error.h"
 #include "base/progress.h"
-#include "data/corpus/factory_pack.h"
 #include "data/corpus/factory_report.h"
 #include "data/corpus/ordered_work.h"
+#include "data/shard/best_fit.h"
 #include "data/shard/dataset_writer.h"
+#include "data/shard/pack_plan.h"
 #include "data/tokenizer/tokenizer.h"
 #include "io/atomic_write.h"
 
@@ -125,7 +126,7 @@ class Writer {
       const bool wide = tokenizer_->vocab_size() >= data::kUint16VocabularyLimit;
       options.shard_bytes = recipe_.shard_tokens * (wide ? 4 : 2);
       tokens_ = std::make_unique<data::DatasetWriter>(
-          fs_, io::join(directory.staging(), "tokens"),
+          fs_, tokens_directory_ = io::join(directory.staging(), "tokens"),
           wide ? data::TokenType::kInt32 : data::TokenType::kUint16, options);
       tokens_->declare_split("train");
       if (recipe_.validation > 0) tokens_->declare_split("held_out");
@@ -325,28 +326,22 @@ class Writer {
         Json{{"builder", "build"}, {"recipe", recipe_.name}, {"build", result_.version}, {"stages", stages}}
             .dump(-1, ' ', false, Json::error_handler_t::replace),
         "settings");
-    if (recipe_.pack_length) write_pack_plan();
     tokens_->commit(std::move(manifest));
+    if (recipe_.pack_length) write_pack_plan();
   }
 
-  // rows.jsonl would be larger than the tokens' index: 16 bytes a piece, little-endian (docs/data-factory.md).
+  // The plan that the loader reads (data/shard/pack_plan.h), and what both ways of filling rows waste.
   void write_pack_plan() {
-    const auto plan = pack_best_fit(lengths_, static_cast<uint32_t>(recipe_.pack_length));
-    const auto plain = pack_concatenate(lengths_, static_cast<uint32_t>(recipe_.pack_length));
-    std::string bytes = "STKPACK1";
-    auto put = [&](const void* p, size_t n) { bytes.append(static_cast<const char*>(p), n); };
-    const uint64_t head[3] = {plan.length, plan.rows, plan.pieces.size()};
-    put(head, sizeof head);
-    for (const auto& piece : plan.pieces) {
-      const uint32_t row[4] = {piece.row, piece.document, piece.first, piece.tokens};
-      put(row, sizeof row);
-    }
-    tokens_->add_file("pack-train.bin", bytes);
-    auto described = [](const PackPlan& p) {
-      return Json{{"rows", p.rows}, {"padding", p.padding()}, {"documents_cut", p.cut_documents}};
-    };
+    const auto dataset = data::Dataset::open(fs_, tokens_directory_);
+    const auto plan = data::build_pack_plan(
+        fs_, dataset, "train", data::default_plan_name("train", recipe_.pack_length), recipe_.pack_length);
+    const auto plain = data::pack_concatenate(lengths_, static_cast<uint32_t>(recipe_.pack_length));
     packing_ = {
-        {"length", recipe_.pack_length}, {"concatenate", described(plain)}, {"best_fit", described(plan)}};
+        {"length", recipe_.pack_length},
+        {"concatenate",
+         {{"rows", plain.rows}, {"padding", plain.padding()}, {"documents_cut", plain.cut_documents}}},
+        {"best_fit",
+         {{"rows", plan.rows}, {"padding", plan.padding()}, {"documents_cut", plan.documents_cut}}}};
   }
 
   Json report_json() const {
@@ -445,6 +440,7 @@ class Writer {
   std::unique_ptr<tokenizer::Tokenizer> tokenizer_;
   int32_t eod_ = -1;
   std::unique_ptr<data::DatasetWriter> tokens_;
+  std::string tokens_directory_;
   std::unique_ptr<io::WritableFile> documents_, dropped_, quarantine_;
   std::vector<Counted> sources_, labels_, languages_, reasons_;
   std::vector<std::vector<Sample>> samples_;

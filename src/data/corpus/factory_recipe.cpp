@@ -269,7 +269,7 @@ std::string StageRecipe::compute_key() const {
       return out + (pii.fineweb_substitutes ? " fineweb" : "");
     }
     case StageKind::kLanguage:
-      return "language/1";
+      return "language/2";
     case StageKind::kQuality:
       return "quality/1";
     case StageKind::kLabel:

@@ -20,15 +20,15 @@ class WholeReader : public RecordReader {
     done_ = true;
     record = {};
     record.kind = kind_;
-    std::vector<char> block(size_t{64} << 10);
-    while (const size_t got = in_.read(block.data(), block.size())) {
+    char block[size_t{16} << 10];
+    while (const size_t got = in_.read(block, sizeof block)) {
       if (record.bytes.size() + got > max_) {
         record.bad = fmt::format("longer than {} bytes", max_);
         record.bytes.clear();
         record.bytes.shrink_to_fit();
         return true;
       }
-      record.bytes.append(block.data(), got);
+      record.bytes.append(block, got);
     }
     if (!in_.failure().empty()) {
       record.bytes.clear();
@@ -80,8 +80,12 @@ class LineReader : public RecordReader {
 bool ByteReader::refill() {
   if (ended_) return false;
   try {
-    at_ = 0;
-    end_ = source_(buffer_.data(), buffer_.size());
+    if (size_ < kBuffer && (!buffer_ || end_ == size_)) {
+      size_ = buffer_ ? kBuffer : kFirst;
+      buffer_.reset(new char[size_]);
+    }
+    at_ = end_ = 0;
+    end_ = source_(buffer_.get(), size_);
   } catch (const Error& e) {
     // A full disk or a stop request is no property of the data.
     if (e.kind() == ErrorKind::kStorage || e.kind() == ErrorKind::kCancelled) throw;
@@ -96,7 +100,7 @@ size_t ByteReader::read(char* to, size_t bytes) {
   size_t done = 0;
   while (done < bytes && (at_ < end_ || refill())) {
     const size_t n = std::min(bytes - done, end_ - at_);
-    std::memcpy(to + done, buffer_.data() + at_, n);
+    std::memcpy(to + done, buffer_.get() + at_, n);
     at_ += n;
     done += n;
   }
@@ -119,7 +123,7 @@ bool ByteReader::line(std::string& out, uint64_t max, bool& too_long) {
   bool any = false;
   while (at_ < end_ || refill()) {
     any = true;
-    const char* const from = buffer_.data() + at_;
+    const char* const from = buffer_.get() + at_;
     const auto* newline = static_cast<const char*>(std::memchr(from, '\n', end_ - at_));
     const size_t n = newline ? static_cast<size_t>(newline - from) : end_ - at_;
     if (!too_long) {
@@ -151,12 +155,9 @@ std::unique_ptr<RecordReader> make_record_reader(std::string_view format, ByteSo
   if (format == "csv") return std::make_unique<CsvReader>(std::move(source), options);
   if (format == "warc") return std::make_unique<WarcReader>(std::move(source), options);
   if (format == "tar") return std::make_unique<TarReader>(std::move(source), options);
-  if (format == "parquet")
-    fail(ErrorKind::kUsage,
-         "this build reads no Parquet: Debian has no Arrow C++ library. Convert to JSON lines first "
-         "(docs/data-factory.md has the one-line command), or name another format");
-  fail(ErrorKind::kUsage, "unknown source format '{}': expected auto, text, html, jsonl, csv, warc or tar",
-       format);
+  if (format == "parquet") fail(ErrorKind::kUsage, "Parquet is read from a file, not from a stream");
+  fail(ErrorKind::kUsage,
+       "unknown source format '{}': expected auto, text, html, jsonl, csv, warc, tar or parquet", format);
 }
 
 std::string record_format_of_name(std::string_view name) {

@@ -53,7 +53,7 @@ std::string record_format_of_name(std::string_view name);
 // A ByteSource with look-ahead; the base of all readers.
 class ByteReader {
  public:
-  explicit ByteReader(ByteSource source) : source_(std::move(source)), buffer_(kBuffer) {}
+  explicit ByteReader(ByteSource source) : source_(std::move(source)) {}
   // At most `bytes`; fewer only at the end.
   size_t read(char* to, size_t bytes);
   // Skips up to `bytes`; how many there were.
@@ -67,11 +67,12 @@ class ByteReader {
   const std::string& failure() const { return failure_; }
 
  private:
-  static constexpr size_t kBuffer = size_t{256} << 10;
+  static constexpr size_t kFirst = size_t{16} << 10, kBuffer = size_t{256} << 10;
   bool refill();
   ByteSource source_;
-  std::vector<char> buffer_;
-  size_t at_ = 0, end_ = 0;
+  // Small at first and not cleared: most sources of a build are small files.
+  std::unique_ptr<char[]> buffer_;
+  size_t size_ = 0, at_ = 0, end_ = 0;
   bool ended_ = false;
   std::string failure_;
 };

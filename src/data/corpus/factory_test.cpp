@@ -17,7 +17,6 @@
 #include "base/random.h"
 #include "data/corpus/factory_artifacts.h"
 #include "data/corpus/factory_inputs.h"
-#include "data/corpus/factory_pack.h"
 #include "data/corpus/factory_records.h"
 #include "data/corpus/warc_reader.h"
 
@@ -137,28 +136,6 @@ TEST(Records, WarcBodies) {
   EXPECT_TRUE(open_http_response(
       "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + packed, 100000, bomb));
   EXPECT_EQ(bomb.bad, "unpacked body longer than 100000 bytes");
-}
-
-TEST(Packing, BestFitLosesNothingAndPadsLess) {
-  std::vector<uint32_t> lengths;
-  uint64_t total = 0;
-  for (uint64_t i = 0; i < 3000; ++i) {
-    lengths.push_back(static_cast<uint32_t>(random_u64({3, 0}, i) % 700));
-    total += lengths.back();
-  }
-  lengths.push_back(5000);
-  total += 5000;
-  const auto plan = pack_best_fit(lengths, 1024);
-  EXPECT_EQ(plan.tokens, total);
-  std::map<uint32_t, uint64_t> rows, documents;
-  for (const auto& piece : plan.pieces)
-    rows[piece.row] += piece.tokens, documents[piece.document] += piece.tokens;
-  for (const auto& [row, tokens] : rows) EXPECT_LE(tokens, 1024u);
-  for (const auto& [document, tokens] : documents) EXPECT_EQ(tokens, lengths[document]);
-  EXPECT_EQ(rows.size(), plan.rows);
-  EXPECT_EQ(plan.cut_documents, 1u);
-  EXPECT_LT(plan.padding(), 0.02);
-  EXPECT_GT(pack_concatenate(lengths, 1024).cut_documents, 500u);
 }
 
 class Factory : public ::testing::Test {

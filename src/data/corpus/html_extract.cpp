@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <unordered_map>
 #include <unordered_set>
 #include <vector>
+
+#include "data/corpus/html_thin.h"
 
 namespace stoker::corpus {
 namespace {
@@ -137,39 +138,6 @@ bool is_block(GumboTag tag) {
   }
 }
 
-// Words in class and id names that mark what surrounds the content. Compared as whole words: "navbar" and
-// "t-navbar" match navbar, "navigate" does not.
-bool is_boilerplate_word(std::string_view word) {
-  static constexpr std::array<std::string_view, 54> kWords = {
-      "ad",          "ads",        "adsense",    "advert",     "advertisement", "banner",     "breadcrumb",
-      "breadcrumbs", "catlinks",   "consent",    "cookie",     "cookies",       "copyright",  "disqus",
-      "editsection", "footer",     "gdpr",       "headerlink", "jump",          "jumptonav",  "masthead",
-      "mbox",        "menu",       "menubar",    "metadata",   "modal",         "nav",        "navbar",
-      "navbox",      "navigation", "newsletter", "noprint",    "pager",         "pagination", "popup",
-      "printfooter", "promo",      "related",    "rightlink",  "screenreader",  "share",      "sharing",
-      "sidebar",     "sitenav",    "skip",       "social",     "sphinxsidebar", "sponsor",    "subscribe",
-      "toc",         "toctree",    "toolbar",    "topnav",     "widget"};
-  static_assert(std::is_sorted(kWords.begin(), kWords.end()));
-  return std::binary_search(kWords.begin(), kWords.end(), word);
-}
-
-bool has_boilerplate_word(std::string_view names) {
-  std::string word;
-  auto check = [&] {
-    const bool hit = !word.empty() && is_boilerplate_word(word);
-    word.clear();
-    return hit;
-  };
-  for (size_t i = 0; i < names.size(); ++i) {
-    const char c = names[i];
-    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    const bool hump = i > 0 && c >= 'A' && c <= 'Z' && names[i - 1] >= 'a' && names[i - 1] <= 'z';
-    if ((!letter || hump) && check()) return true;
-    if (letter) word += lower(c);
-  }
-  return check();
-}
-
 bool is_hidden(const GumboElement& element) {
   if (gumbo_get_attribute(&element.attributes, "hidden")) return true;
   if (equals_lower(attribute(element, "aria-hidden"), "true")) return true;
@@ -199,22 +167,41 @@ struct Weight {
   uint64_t text = 0, linked = 0;
 };
 
-struct Page {
-  std::unordered_map<const GumboNode*, Weight> weights;  // of elements that are not dropped
-  const GumboNode* body = nullptr;
+// Elements get numbers, kept where the parser had a position in the source that nobody asks for.
+unsigned number_of(const GumboNode* node) { return node->v.element.start_pos.offset; }
+
+// Weights of the elements that were not dropped.
+class Weights {
+ public:
+  explicit Weights(size_t elements) : of_(elements), has_(elements) {}
+  void set(const GumboNode* node, Weight weight) {
+    of_[number_of(node)] = weight;
+    has_[number_of(node)] = 1;
+  }
+  // Null: dropped, or no element.
+  const Weight* find(const GumboNode* node) const {
+    return node->type == GUMBO_NODE_ELEMENT && has_[number_of(node)] ? &of_[number_of(node)] : nullptr;
+  }
+  Weight at(const GumboNode* node) const {
+    const Weight* found = find(node);
+    return found ? *found : Weight();
+  }
+
+ private:
+  std::vector<Weight> of_;
+  std::vector<char> has_;
 };
 
 // Elements that no class name may remove: they hold <main>, or a good part of the page's text. Themes name the frame around
 // the content after its place in the page ("wy-nav-content").
 struct Shield {
-  const std::unordered_map<const GumboNode*, Weight>* weights = nullptr;
+  const Weights* weights = nullptr;
   uint64_t page_prose = 0;
   std::unordered_set<const GumboNode*> around_main;
   bool covers(const GumboNode* node) const {
     if (around_main.count(node)) return true;
-    const auto found = weights->find(node);
-    if (found == weights->end()) return false;
-    return (found->second.text - found->second.linked) * 5 >= page_prose * 2 && page_prose > 0;
+    const Weight* found = weights->find(node);
+    return found && (found->text - found->linked) * 5 >= page_prose * 2 && page_prose > 0;
   }
 };
 
@@ -251,8 +238,7 @@ uint64_t visible_length(const char* text) {
   return count;
 }
 
-void weigh(const GumboNode* root, const Shield* shield,
-           std::unordered_map<const GumboNode*, Weight>& weights) {
+void weigh(const GumboNode* root, const Shield* shield, Weights& weights) {
   std::vector<Weight> stack(1);
   int links = 0;
   walk(
@@ -275,7 +261,7 @@ void weigh(const GumboNode* root, const Shield* shield,
         stack.back().text += own.text;
         stack.back().linked += own.linked;
         links -= tag_of(node) == GUMBO_TAG_A;
-        weights[node] = own;
+        weights.set(node, own);
       });
 }
 
@@ -283,18 +269,14 @@ uint64_t prose(const Weight& w) { return w.text - w.linked; }
 
 // <main>, or the heaviest <article> when it holds a good part of the page; otherwise down from the body for
 // as long as one child holds nearly all text that is not links.
-const GumboNode* find_content_root(const GumboNode* body,
-                                   const std::unordered_map<const GumboNode*, Weight>& weights) {
-  auto weight = [&](const GumboNode* node) {
-    const auto found = weights.find(node);
-    return found == weights.end() ? Weight() : found->second;
-  };
+const GumboNode* find_content_root(const GumboNode* body, const Weights& weights) {
+  auto weight = [&](const GumboNode* node) { return weights.at(node); };
   const uint64_t all = prose(weight(body));
   const GumboNode *best_main = nullptr, *best_article = nullptr;
   walk(
       body,
       [&](const GumboNode* node) {
-        if (node != body && !weights.count(node)) return false;
+        if (node != body && !weights.find(node)) return false;
         if (is_main(node) && (!best_main || prose(weight(node)) > prose(weight(best_main)))) best_main = node;
         if (tag_of(node) == GUMBO_TAG_ARTICLE &&
             (!best_article || prose(weight(node)) > prose(weight(best_article))))
@@ -312,8 +294,8 @@ const GumboNode* find_content_root(const GumboNode* body,
     const auto& kids = children(root);
     for (unsigned i = 0; i < kids.length; ++i) {
       const auto* child = static_cast<const GumboNode*>(kids.data[i]);
-      if (child->type == GUMBO_NODE_ELEMENT && prose(weight(child)) * 10 >= prose(weight(root)) * 9 &&
-          weight(child).text)
+      if (child->type == GUMBO_NODE_ELEMENT && prose(weight(child)) > 0 &&
+          prose(weight(child)) * 10 >= prose(weight(root)) * 9)
         heavy = child;
     }
     if (!heavy || (tag_of(heavy) != GUMBO_TAG_DIV && tag_of(heavy) != GUMBO_TAG_SECTION &&
@@ -397,8 +379,8 @@ class Writer {
   bool pending_blank_ = false, pending_cell_ = false;
 };
 
-std::string write_text(const GumboNode* root, const HtmlOptions& options,
-                       const std::unordered_map<const GumboNode*, Weight>& weights, bool drop_link_blocks) {
+std::string write_text(const GumboNode* root, const HtmlOptions& options, const Weights& weights,
+                       bool drop_link_blocks) {
   Writer writer;
   int preformatted = 0, cells = 0;
   auto breaks = [&](GumboTag tag) {
@@ -414,11 +396,11 @@ std::string write_text(const GumboNode* root, const HtmlOptions& options,
           writer.text(node->v.text.text, preformatted > 0);
           return false;
         }
-        const auto weight = weights.find(node);
-        if (weight == weights.end()) return false;
+        const Weight* weight = weights.find(node);
+        if (!weight) return false;
         const GumboTag tag = tag_of(node);
         if (!options.tables && tag == GUMBO_TAG_TABLE) return false;
-        if (drop_link_blocks && node != root && is_link_block(node, weight->second)) return false;
+        if (drop_link_blocks && node != root && is_link_block(node, *weight)) return false;
         if (tag == GUMBO_TAG_BR) writer.line_break();
         if (is_block(tag)) breaks(tag);
         if (tag == GUMBO_TAG_TD || tag == GUMBO_TAG_TH) writer.cell_break(), ++cells;
@@ -449,7 +431,8 @@ std::string collapsed_text(const GumboNode* node) {
 }  // namespace
 
 Result<HtmlText> extract_html(std::string_view html, const HtmlOptions& options) {
-  auto parsed = HtmlTree::parse(html, options.limits);
+  const std::string thin = options.thin ? thin_html(html) : std::string();
+  auto parsed = HtmlTree::parse(options.thin ? std::string_view(thin) : html, options.limits);
   if (!parsed.ok()) return parsed.error();
   HtmlText out;
   const GumboNode* body = nullptr;
@@ -467,25 +450,36 @@ Result<HtmlText> extract_html(std::string_view html, const HtmlOptions& options)
       },
       [](const GumboNode*) {});
   if (!body) return out;
-  std::unordered_map<const GumboNode*, Weight> everything;
+  unsigned elements = 0;
+  std::vector<const GumboNode*> mains;
+  walk(
+      body,
+      [&](const GumboNode* node) {
+        if (node->type != GUMBO_NODE_ELEMENT) return false;
+        const_cast<GumboNode*>(node)->v.element.start_pos.offset = elements++;
+        if (is_main(node)) mains.push_back(node);
+        return true;
+      },
+      [](const GumboNode*) {});
+  Weights everything(elements);
   weigh(body, nullptr, everything);
-  out.visible_bytes = everything[body].text;
+  out.visible_bytes = everything.at(body).text;
   if (!options.main_content) {
     out.text = write_text(body, options, everything, false);
     return out;
   }
-  std::unordered_map<const GumboNode*, Weight> weights;
+  Weights weights(elements);
   Shield shield;
   shield.weights = &everything;
-  shield.page_prose = prose(everything[body]);
-  for (const auto& [node, weight] : everything)
-    if (is_main(node))
-      for (const GumboNode* up = node->parent; up; up = up->parent) shield.around_main.insert(up);
+  shield.page_prose = prose(everything.at(body));
+  for (const GumboNode* main : mains)
+    if (everything.find(main))
+      for (const GumboNode* up = main->parent; up; up = up->parent) shield.around_main.insert(up);
   weigh(body, &shield, weights);
   const GumboNode* root = find_content_root(body, weights);
   out.text = write_text(root, options, weights, true);
   // A page of links (an index) has no prose to keep: then its links are the content.
-  if (visible_length(out.text.c_str()) * 10 < weights[body].text)
+  if (visible_length(out.text.c_str()) * 10 < weights.at(body).text)
     out.text = write_text(root, options, weights, false);
   return out;
 }

@@ -22,6 +22,7 @@ namespace stoker::corpus {
 struct HtmlOptions {
   bool main_content = true;  // false: all visible text of the body
   bool tables = true;
+  bool thin = true;  // drop what is never looked at before parsing (html_thin.h); false: for comparison
   HtmlLimits limits;
 };
 

@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
+#include <random>
 #include <string>
 
 #include "data/corpus/html_extract.h"
+#include "data/corpus/html_thin.h"
 #include "data/corpus/unicode_encoding.h"
 
 namespace stoker::corpus {
@@ -88,6 +91,74 @@ TEST(HtmlExtract, OddInputsAreTexts) {
   EXPECT_EQ(text_of("&lt;&#x41;&nbsp;&euro;&bogus;"), "<A \xE2\x82\xAC&bogus;");
   EXPECT_EQ(text_of("<b><i>mis</b>nested</i>"), "misnested");
   EXPECT_EQ(text_of(std::string_view("a\0b", 3)).find('\0'), std::string::npos);
+}
+
+// A page of random elements, nested as the standard allows: inline: only inline ones.
+std::string random_page(std::mt19937& random, int depth, bool inline_only = false) {
+  static const std::array<const char*, 14> kBlocks = {"p",   "div",   "h2",     "pre",  "section",
+                                                      "ul",  "table", "main",   "nav",  "footer",
+                                                      "div", "p",     "script", "style"};
+  static const std::array<const char*, 8> kInlines = {"span",   "b",   "code", "em",
+                                                      "strong", "sub", "font", "span"};
+  static const std::array<const char*, 12> kAttributes = {"",
+                                                          " class=\"kw1\"",
+                                                          " class='nav bar'",
+                                                          " id=content",
+                                                          " hidden",
+                                                          " style=\"color: red\"",
+                                                          " style='display:none'",
+                                                          " href=\"a>b\"",
+                                                          " role=main",
+                                                          " aria-hidden=true",
+                                                          " title='x' class=\"toc\" class=b",
+                                                          " data-x"};
+  static const std::array<const char*, 12> kBetween = {"some words ",   "\n   \n",
+                                                       "<!-- gone -->", "<br>",
+                                                       "&amp; &lt;",    "<img src='a.png' alt=\"x>y\">",
+                                                       "  x",           "1 < 2",
+                                                       "<wbr>",         "<a href=y>link</a>",
+                                                       "<?php echo ?>", "caf\xC3\xA9 "};
+  std::string out;
+  for (uint32_t parts = random() % 6; parts-- > 0;) {
+    out += kBetween[random() % kBetween.size()];
+    if (depth == 0 || random() % 3 == 0) continue;
+    const bool in_line = inline_only || random() % 3 == 0;
+    const std::string name =
+        in_line ? kInlines[random() % kInlines.size()] : kBlocks[random() % kBlocks.size()];
+    out += "<" + name + kAttributes[random() % kAttributes.size()] + ">";
+    if (name == "script" || name == "style") out += "if (a < b) '<p>no text</p>'; <!-- -->";
+    else if (name == "ul") out += "<li>" + random_page(random, depth - 1) + "</li>";
+    else if (name == "table") out += "<tr><td>" + random_page(random, depth - 1) + "</td></tr>";
+    else out += random_page(random, depth - 1, in_line || name == "p" || name == "h2" || name == "pre");
+    out += "</" + name + ">";
+  }
+  return out;
+}
+
+TEST(HtmlThin, TheTextIsTheSameWithAndWithout) {
+  std::mt19937 random(7);
+  HtmlOptions as_it_is;
+  as_it_is.thin = false;
+  EXPECT_EQ(text_of(kPage), text_of(kPage, as_it_is));
+  size_t with_text = 0;
+  for (int i = 0; i < 1500; ++i) {
+    const std::string page = random_page(random, 4);
+    const std::string text = text_of(page);
+    ASSERT_EQ(text, text_of(page, as_it_is)) << page;
+    with_text += text.size() > 10;
+  }
+  EXPECT_GT(with_text, 500u);
+}
+
+TEST(HtmlThin, KeepsWhatMattersOnly) {
+  EXPECT_EQ(thin_html("<p class=\"x\" id=nav>a<span class=k>b</span></p>"), "<p id=nav>ab</p>");
+  EXPECT_EQ(thin_html("<SPAN hidden>a</SPAN><B>b</B>"), "<SPAN hidden>a</SPAN>b");
+  EXPECT_EQ(thin_html("a<!-- b --!>c<!-->d<script>x</script>e<script><!-- <script> </script>"),
+            "acde<script><!-- <script> </script>");
+  EXPECT_EQ(thin_html("a  \n b<pre>a  b</pre>  c"), "a b<pre>a  b</pre> c");
+  EXPECT_EQ(thin_html("x<div class='menu"), "x");
+  EXPECT_EQ(thin_html("<pre><b></b>\na</pre>"), "<pre>\n\na</pre>");
+  EXPECT_EQ(thin_html("<plaintext><b>"), "<plaintext><b>");
 }
 
 TEST(HtmlTree, HostileNestingEndsAsAResult) {

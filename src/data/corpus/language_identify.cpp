@@ -7,9 +7,29 @@
 
 namespace stoker::corpus {
 
+namespace {
+
+// Four places spread over a long text, each a whole number of characters.
+std::string sample(std::string_view text) {
+  constexpr size_t kParts = 4, kPart = kLanguageSample / kParts;
+  std::string out;
+  for (size_t i = 0; i < kParts; ++i) {
+    size_t begin = (text.size() - kPart) / (kParts - 1) * i, end = begin + kPart;
+    auto inside = [&](size_t at) { return at < text.size() && (text[at] & 0xC0) == 0x80; };
+    while (inside(begin)) ++begin;
+    while (end > begin && inside(end)) --end;
+    out.append(text.substr(begin, end - begin)) += '\n';
+  }
+  return out;
+}
+
+}  // namespace
+
 Language identify_language(std::string_view text) {
   Language out;
   if (text.empty()) return out;
+  std::string part;
+  if (text.size() > kLanguageSample) text = part = sample(text);
   const int length = static_cast<int>(std::min<size_t>(text.size(), size_t{1} << 30));
   const CLD2::CLDHints hints = {nullptr, nullptr, CLD2::UNKNOWN_ENCODING, CLD2::UNKNOWN_LANGUAGE};
   CLD2::Language languages[3];

@@ -15,6 +15,9 @@ struct Language {
   bool reliable = false;
 };
 
+// Of a longer text, four parts of a quarter of this are looked at, spread evenly.
+inline constexpr size_t kLanguageSample = size_t{32} << 10;
+
 Language identify_language(std::string_view text);
 
 }  // namespace stoker::corpus

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "base/hash.h"
@@ -70,42 +73,34 @@ size_t blank_at(std::string_view s, size_t at) {
   return 0;
 }
 
-// A counter of 64-bit keys that is emptied in O(1): cells carry the round they belong to.
+// A counter of 64-bit keys. A cell tells keys apart by 32 bits beside its place.
 class KeyCounts {
  public:
   void start(size_t keys) {
     size_t wanted = 64;
     while (wanted < keys * 2) wanted *= 2;
-    if (wanted > cells_.size()) {
-      cells_.assign(wanted, {});
-      round_ = 0;
-    }
+    if (wanted > cells_.size()) cells_.resize(wanted);
+    std::fill_n(cells_.begin(), wanted, Cell{});
     mask_ = wanted - 1;
-    if (++round_ == 0) {
-      std::fill(cells_.begin(), cells_.end(), Cell{});
-      round_ = 1;
-    }
   }
   // The count after adding one.
-  uint32_t add(uint64_t key) {
-    for (size_t at = (key * 0x9E3779B97F4A7C15ull >> 20) & mask_;; at = (at + 1) & mask_) {
-      Cell& cell = cells_[at];
-      if (cell.round != round_) {
-        cell = {key, round_, 1};
-        return 1;
-      }
-      if (cell.key == key) return ++cell.count;
-    }
-  }
+  uint32_t add(uint64_t key) { return ++find(key).count; }
+  uint32_t count(uint64_t key) { return find(key).count; }
 
  private:
   struct Cell {
-    uint64_t key = 0;
-    uint32_t round = 0, count = 0;
+    uint32_t tag = 0, count = 0;
   };
+  Cell& find(uint64_t key) {
+    const auto tag = static_cast<uint32_t>(key >> 32);
+    for (size_t at = (key * 0x9E3779B97F4A7C15ull >> 20) & mask_;; at = (at + 1) & mask_) {
+      Cell& cell = cells_[at];
+      if (cell.count == 0) cell.tag = tag;
+      if (cell.tag == tag) return cell;
+    }
+  }
   std::vector<Cell> cells_;
   size_t mask_ = 0;
-  uint32_t round_ = 0;
 };
 
 struct Word {
@@ -113,9 +108,18 @@ struct Word {
   uint32_t characters;
 };
 
+// The n-gram that starts at word `first`: its rolled hash, before mixing, and its characters.
+struct Gram {
+  uint64_t sum;
+  uint32_t first, characters;
+};
+
 struct Scratch {
   std::vector<Word> words;
+  std::vector<Gram> grams;
   KeyCounts counts;
+  std::string lowered;
+  std::vector<size_t> lines;
 };
 
 constexpr uint64_t kRoll = 0x9E3779B97F4A7C15ull;
@@ -126,45 +130,52 @@ uint64_t mixed(uint64_t x) {
   return x ^ (x >> 32);
 }
 
-// Calls each(index of first word, hash, characters) for every n-gram; the hash is rolled modulo 2^64.
-template <typename Each>
-void for_each_gram(const std::vector<Word>& words, size_t n, Each&& each) {
-  if (words.size() < n) return;
-  uint64_t sum = 0, leaving = 1, length = 0;
-  for (size_t i = 0; i < n; ++i) leaving *= kRoll;
-  for (size_t i = 0; i < words.size(); ++i) {
-    sum = sum * kRoll + words[i].hash;
-    length += words[i].characters;
-    if (i >= n) {
-      sum -= words[i - n].hash * leaving;
-      length -= words[i - n].characters;
-    }
-    if (i + 1 >= n) each(i + 1 - n, mixed(sum), length);
+// An n-gram can only repeat where the (n-1)-gram that begins it does, so each n looks at what the one before left over;
+// in most texts that is little.
+void start_grams(Scratch& s) {
+  s.grams.clear();
+  for (size_t i = 0; i < s.words.size(); ++i)
+    s.grams.push_back({s.words[i].hash, static_cast<uint32_t>(i), s.words[i].characters});
+}
+
+// From the repeating (n-1)-grams to the repeating n-grams, in the order of the text.
+void extend_grams(Scratch& s, size_t n) {
+  size_t kept = 0;
+  for (const Gram& g : s.grams) {
+    const size_t last = g.first + n - 1;
+    if (last >= s.words.size()) continue;
+    s.grams[kept++] = {g.sum * kRoll + s.words[last].hash, g.first, g.characters + s.words[last].characters};
   }
+  s.grams.resize(kept);
+  s.counts.start(kept);
+  for (const Gram& g : s.grams) s.counts.add(mixed(g.sum));
+  std::erase_if(s.grams, [&](const Gram& g) { return s.counts.count(mixed(g.sum)) < 2; });
 }
 
-double top_gram(const std::vector<Word>& words, size_t n, KeyCounts& counts) {
-  counts.start(words.size());
-  uint64_t most = 0, most_characters = 0;
-  for_each_gram(words, n, [&](size_t, uint64_t key, uint64_t length) {
-    const uint64_t seen = counts.add(key);
-    const uint64_t whole = length + n - 1;  // with the blanks between
+// Occurrences times length of the most frequent one, the longest among equals; 0 when nothing repeats.
+double top_gram(Scratch& s, size_t n) {
+  uint32_t most = 0;
+  uint64_t most_characters = 0;
+  for (const Gram& g : s.grams) {
+    const uint32_t seen = s.counts.count(mixed(g.sum));
+    const uint64_t whole = g.characters + n - 1;  // with the blanks between
     if (seen > most || (seen == most && whole > most_characters)) most = seen, most_characters = whole;
-  });
-  return most < 2 ? 0 : static_cast<double>(most) * static_cast<double>(most_characters);
+  }
+  return static_cast<double>(most) * static_cast<double>(most_characters);
 }
 
-double duplicate_grams(const std::vector<Word>& words, size_t n, KeyCounts& counts) {
-  counts.start(words.size());
+// Characters in n-grams seen before, none counted twice.
+double duplicate_grams(Scratch& s, size_t n) {
+  s.counts.start(s.grams.size());
   double repeated = 0;
   size_t free_from = 0;
-  for_each_gram(words, n, [&](size_t first, uint64_t key, uint64_t length) {
-    if (first < free_from) return;
-    if (counts.add(key) > 1) {
-      repeated += static_cast<double>(length);
-      free_from = first + n;
+  for (const Gram& g : s.grams) {
+    if (g.first < free_from) continue;
+    if (s.counts.add(mixed(g.sum)) > 1) {
+      repeated += static_cast<double>(g.characters);
+      free_from = g.first + n;
     }
-  });
+  }
   return repeated;
 }
 
@@ -172,15 +183,25 @@ bool ends_with_any(std::string_view s, std::initializer_list<std::string_view> e
   return std::any_of(endings.begin(), endings.end(), [&](std::string_view e) { return s.ends_with(e); });
 }
 
-bool contains_lower(std::string_view text, std::string_view needle) {
-  if (text.size() < needle.size()) return false;
-  for (size_t at = 0; at + needle.size() <= text.size(); ++at) {
-    if (lower(text[at]) != needle[0]) continue;
-    size_t i = 1;
-    while (i < needle.size() && lower(text[at + i]) == needle[i]) ++i;
-    if (i == needle.size()) return true;
+// Lines that hold one of the phrases, which are lower case. `rare` is part of each of them, and rarer than they are long.
+uint64_t lines_with(std::string_view lowered, std::string_view rare,
+                    std::initializer_list<std::string_view> phrases, std::vector<size_t>& lines) {
+  uint64_t found = 0;
+  for (size_t at = 0; at < lowered.size();) {
+    const void* hit = memmem(lowered.data() + at, lowered.size() - at, rare.data(), rare.size());
+    if (!hit) break;
+    const auto place = static_cast<size_t>(static_cast<const char*>(hit) - lowered.data());
+    const size_t before = lowered.substr(0, place).rfind('\n');
+    const size_t begin = before == std::string_view::npos ? 0 : before + 1;
+    at = std::min(lowered.find('\n', place), lowered.size());
+    const std::string_view line = lowered.substr(begin, at - begin);
+    if (std::any_of(phrases.begin(), phrases.end(),
+                    [&](std::string_view p) { return line.find(p) != std::string_view::npos; })) {
+      lines.push_back(begin);
+      ++found;
+    }
   }
-  return false;
+  return found;
 }
 
 std::string_view trimmed(std::string_view s) {
@@ -190,20 +211,56 @@ std::string_view trimmed(std::string_view s) {
 }
 
 int stop_word_index(std::string_view word) {
-  static constexpr std::array<std::string_view, 8> kStop = {"the", "be",   "to",   "of",
-                                                            "and", "that", "have", "with"};
-  if (word.size() > 4) return -1;
-  char small[4];
-  for (size_t i = 0; i < word.size(); ++i) small[i] = lower(word[i]);
-  for (size_t i = 0; i < kStop.size(); ++i)
-    if (std::string_view(small, word.size()) == kStop[i]) return static_cast<int>(i);
-  return -1;
+  constexpr auto packed = [](std::string_view w) {
+    uint32_t out = 0;
+    for (const char c : w) out = out << 8 | static_cast<uint8_t>(c);
+    return out;
+  };
+  if (word.size() < 2 || word.size() > 4) return -1;
+  uint32_t small = 0;
+  for (const char c : word) small = small << 8 | static_cast<uint8_t>(lower(c));
+  switch (small) {
+    case packed("the"):
+      return 0;
+    case packed("be"):
+      return 1;
+    case packed("to"):
+      return 2;
+    case packed("of"):
+      return 3;
+    case packed("and"):
+      return 4;
+    case packed("that"):
+      return 5;
+    case packed("have"):
+      return 6;
+    case packed("with"):
+      return 7;
+    default:
+      return -1;
+  }
 }
 
 struct WordCounts {
   uint64_t all = 0, real = 0, real_characters = 0, alpha = 0, stops = 0, longest = 0;
   unsigned stops_seen = 0;
 };
+
+enum CharacterKind : uint8_t { kAscii = 1, kBlank = 2, kLetter = 4, kDigit = 8, kContinuation = 16 };
+constexpr auto kCharacterKinds = [] {
+  std::array<uint8_t, 256> table{};
+  for (size_t c = 0; c < 256; ++c) {
+    if (c >= 0x80) {
+      table[c] = c < 0xC0 ? kContinuation : 0;
+      continue;
+    }
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    const bool digit = c >= '0' && c <= '9', blank = c == ' ' || (c >= '\t' && c <= '\r');
+    table[c] =
+        static_cast<uint8_t>(kAscii | (letter ? kLetter : 0) | (digit ? kDigit : 0) | (blank ? kBlank : 0));
+  }
+  return table;
+}();
 
 void scan_words(std::string_view text, std::vector<Word>& words, WordCounts& counts) {
   words.clear();
@@ -215,24 +272,27 @@ void scan_words(std::string_view text, std::vector<Word>& words, WordCounts& cou
     const size_t begin = at;
     bool letter = false, digit = false;
     uint32_t length = 0;
+    uint8_t kinds = 0;
     for (; at < text.size(); ++at) {
-      const char c = text[at];
-      const auto byte = static_cast<unsigned char>(c);
-      if (byte < 0x80) {
-        if (is_ascii_blank(c)) break;
-        letter |= (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-        digit |= c >= '0' && c <= '9';
-        ++length;
-      } else if (byte >= 0xC0) {
+      const uint8_t kind = kCharacterKinds[static_cast<uint8_t>(text[at])];
+      if (!(kind & kAscii)) {
+        if (kind & kContinuation) continue;
         if (blank_at(text, at)) break;
         // General punctuation (U+2000..206F) and CJK punctuation are no letters; other scripts are.
+        const char c = text[at];
         const bool punctuation =
             (c == '\xE2' && at + 1 < text.size() && (text[at + 1] == '\x80' || text[at + 1] == '\x81')) ||
             (c == '\xE3' && at + 1 < text.size() && text[at + 1] == '\x80') || (c == '\xC2');
         letter |= !punctuation;
         ++length;
+        continue;
       }
+      if (kind & kBlank) break;
+      kinds |= kind;
+      ++length;
     }
+    letter |= (kinds & kLetter) != 0;
+    digit |= (kinds & kDigit) != 0;
     const std::string_view word = text.substr(begin, at - begin);
     words.push_back({hash64(word), length});
     ++counts.all;
@@ -256,40 +316,73 @@ struct Bytes {
            braces = 0, ellipses = 0, replacements = 0, sentences = 0;
 };
 
+// What ends a sentence or needs more than its own byte to be understood.
+constexpr auto kSpecial = [] {
+  std::array<uint8_t, 256> table{};
+  for (size_t c = 0xC0; c < 256; ++c) table[c] = 1;
+  for (const char c : {'.', '?', '!'}) table[static_cast<uint8_t>(c)] = 1;
+  return table;
+}();
+
+bool is_ascii_alnum(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
 Bytes scan_bytes(std::string_view text) {
   Bytes n;
-  bool sentence_open = false;
+  std::array<std::array<uint32_t, 256>, 4> counts{};
+  const auto* bytes = reinterpret_cast<const uint8_t*>(text.data());
+  constexpr size_t kPart = size_t{1} << 30;  // 32 bits count a part
+  std::array<uint64_t, 256> seen{};
+  for (size_t begin = 0; begin < text.size(); begin += kPart) {
+    const size_t end = std::min(text.size(), begin + kPart);
+    size_t at = begin;
+    for (; at + 4 <= end; at += 4)
+      for (size_t lane = 0; lane < 4; ++lane) ++counts[lane][bytes[at + lane]];
+    for (; at < end; ++at) ++counts[0][bytes[at]];
+    for (size_t c = 0; c < 256; ++c)
+      for (auto& lane : counts) seen[c] += std::exchange(lane[c], 0);
+  }
+  auto sum = [&](size_t first, size_t last) {
+    uint64_t all = 0;
+    for (size_t c = first; c <= last; ++c) all += seen[c];
+    return all;
+  };
+  n.characters = text.size() - sum(0x80, 0xBF);
+  n.non_ascii = sum(0xC0, 0xFF);
+  n.newlines = seen['\n'];
+  n.digits = sum('0', '9');
+  n.upper = sum('A', 'Z');
+  n.lower = sum('a', 'z');
+  n.hashes = seen['#'];
+  n.braces = seen['{'];
+  // A sentence is open once a letter, a digit or a character beyond ASCII came behind the last end of one.
+  bool open = false;
+  size_t looked = 0;
+  auto open_before = [&](size_t at) {
+    for (size_t i = at; !open && i-- > looked;) open = is_ascii_alnum(text[i]);
+    looked = at + 1;
+    return open;
+  };
   for (size_t at = 0; at < text.size(); ++at) {
+    if (!kSpecial[bytes[at]]) continue;
     const char c = text[at];
-    if (is_continuation(c)) continue;
-    ++n.characters;
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x80) {
-      ++n.non_ascii;
+    if (bytes[at] >= 0x80) {
       const std::string_view three = text.substr(at, 3);
       n.replacements += three == "\xEF\xBF\xBD";
       n.ellipses += three == "\xE2\x80\xA6";
       const bool stop = three == "\xE3\x80\x82" || three == "\xEF\xBC\x81" || three == "\xEF\xBC\x9F";
-      n.sentences += stop && sentence_open;
-      sentence_open = !stop;
+      n.sentences += stop && open_before(at);
+      open = !stop;
+      looked = at + 1;
       continue;
     }
-    n.newlines += c == '\n';
-    n.digits += c >= '0' && c <= '9';
-    n.upper += c >= 'A' && c <= 'Z';
-    n.lower += c >= 'a' && c <= 'z';
-    n.hashes += c == '#';
-    n.braces += c == '{';
     if (c == '.' && text.substr(at, 3) == "..." && (at == 0 || text[at - 1] != '.')) ++n.ellipses;
-    if (c == '.' || c == '?' || c == '!') {
-      const bool at_end = at + 1 == text.size() || is_ascii_blank(text[at + 1]) || text[at + 1] == '"' ||
-                          text[at + 1] == '\'' || text[at + 1] == ')';
-      if (at_end && sentence_open) ++n.sentences, sentence_open = false;
-    } else if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) {
-      sentence_open = true;
-    }
+    const bool at_end = at + 1 == text.size() || is_ascii_blank(text[at + 1]) || text[at + 1] == '"' ||
+                        text[at + 1] == '\'' || text[at + 1] == ')';
+    if (at_end && open_before(at)) ++n.sentences, open = false;
   }
-  n.sentences += sentence_open;
+  n.sentences += open_before(text.size());
   return n;
 }
 
@@ -333,8 +426,7 @@ Signals measure_quality(std::string_view text) {
   set(kDigits, share(static_cast<double>(bytes.digits), length));
   set(kReplacement, share(static_cast<double>(bytes.replacements), length));
 
-  double lines = 0, bullets = 0, ellipses = 0, punctuated = 0, shorts = 0, longs = 0, javascript = 0,
-         policy = 0;
+  double lines = 0, bullets = 0, ellipses = 0, punctuated = 0, shorts = 0, longs = 0;
   double repeated_lines = 0, repeated_line_characters = 0;
   scratch.counts.start(bytes.newlines + 1);
   for (size_t at = 0; at < text.size();) {
@@ -356,19 +448,27 @@ Signals measure_quality(std::string_view text) {
       ++repeated_lines;
       repeated_line_characters += line_characters;
     }
-    javascript += contains_lower(line, "javascript");
-    policy += contains_lower(line, "cookie policy") || contains_lower(line, "uses cookies") ||
-              contains_lower(line, "use cookies") || contains_lower(line, "use of cookies") ||
-              contains_lower(line, "terms of use") || contains_lower(line, "privacy policy");
   }
+  scratch.lowered.resize(text.size());
+  std::transform(text.begin(), text.end(), scratch.lowered.begin(), lower);
+  const std::string_view lowered = scratch.lowered;
+  scratch.lines.clear();
+  const uint64_t javascript = lines_with(lowered, "javascript", {"javascript"}, scratch.lines);
+  scratch.lines.clear();
+  lines_with(lowered, "cookie", {"cookie policy", "uses cookies", "use cookies", "use of cookies"},
+             scratch.lines);
+  lines_with(lowered, "terms of use", {"terms of use"}, scratch.lines);
+  lines_with(lowered, "privacy policy", {"privacy policy"}, scratch.lines);
+  std::sort(scratch.lines.begin(), scratch.lines.end());
+  const auto policy = std::unique(scratch.lines.begin(), scratch.lines.end()) - scratch.lines.begin();
   set(kLines, lines);
   set(kBulletLines, share(bullets, lines));
   set(kEllipsisLines, share(ellipses, lines));
   set(kPunctuatedLines, share(punctuated, lines));
   set(kShortLines, share(shorts, lines));
   set(kLongLines, longs);
-  set(kJavascriptLines, share(javascript, lines));
-  set(kPolicyLines, share(policy, lines));
+  set(kJavascriptLines, share(static_cast<double>(javascript), lines));
+  set(kPolicyLines, share(static_cast<double>(policy), lines));
   set(kDuplicateLines, share(repeated_lines, lines));
   set(kDuplicateLineCharacters, share(repeated_line_characters, length));
   double lorem = 0;
@@ -390,11 +490,12 @@ Signals measure_quality(std::string_view text) {
   }
   set(kDuplicateParagraphs, share(repeated_paragraphs, paragraphs));
   set(kDuplicateParagraphCharacters, share(repeated_paragraph_characters, length));
-  for (size_t n = 2; n <= 4; ++n)
-    out[kTop2Gram + n - 2] = static_cast<float>(share(top_gram(scratch.words, n, scratch.counts), length));
-  for (size_t n = 5; n <= 10; ++n)
-    out[kDuplicate5Gram + n - 5] =
-        static_cast<float>(share(duplicate_grams(scratch.words, n, scratch.counts), length));
+  start_grams(scratch);
+  for (size_t n = 2; n <= 10 && !scratch.grams.empty(); ++n) {
+    extend_grams(scratch, n);
+    if (n <= 4) out[kTop2Gram + n - 2] = static_cast<float>(share(top_gram(scratch, n), length));
+    else out[kDuplicate5Gram + n - 5] = static_cast<float>(share(duplicate_grams(scratch, n), length));
+  }
   return out;
 }
 

@@ -1,11 +1,13 @@
 #include "data/corpus/unicode_repair.h"
 
+#include <unicode/normalizer2.h>
 #include <utf8proc.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "data/corpus/unicode_encoding.h"
@@ -80,7 +82,18 @@ Fate fate_of(int32_t cp) {
   return Fate::kKeep;
 }
 
-std::string normalised(const std::string& text, bool compatibility) {
+// Nearly all text is in the normal form already, and ICU knows that many times faster than it takes to make it.
+bool is_normalised(const std::string& text, bool compatibility) {
+  UErrorCode status = U_ZERO_ERROR;
+  const auto* form =
+      compatibility ? icu::Normalizer2::getNFKCInstance(status) : icu::Normalizer2::getNFCInstance(status);
+  const bool normal = form && text.size() < size_t{INT32_MAX} &&
+                      form->isNormalizedUTF8({text.data(), static_cast<int32_t>(text.size())}, status);
+  return U_SUCCESS(status) && normal;
+}
+
+std::string normalised(std::string text, bool compatibility) {
+  if (is_normalised(text, compatibility)) return text;
   utf8proc_uint8_t* mapped = nullptr;
   const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE |
                                                       (compatibility ? UTF8PROC_COMPAT : 0));
@@ -115,21 +128,42 @@ std::string tidy_lines(const std::string& text, bool squeeze) {
 
 }  // namespace
 
+namespace {
+
+// ASCII that stays as it is.
+constexpr auto kPlain = [] {
+  std::array<bool, 256> table{};
+  for (size_t c = 0x20; c < 0x7F; ++c) table[c] = true;
+  table['\n'] = table['\t'] = true;
+  return table;
+}();
+
+}  // namespace
+
 Repaired repair_unicode(std::string_view text, const UnicodeOptions& options) {
   Repaired out;
   const bool ascii = std::none_of(text.begin(), text.end(), [](char c) { return c & 0x80; });
   std::string clean;
   clean.reserve(text.size());
   std::string fixed;
-  if (!ascii && options.fix_double_encoding) {
+  // What was encoded twice begins with a character of U+00C2..00F4, whose first byte is C3.
+  if (!ascii && options.fix_double_encoding && text.find('\xC3') != std::string_view::npos) {
     for (int level = 0; level < 2; ++level) {
       const uint64_t before = out.undone;
-      fixed = undo_double_encoding(text, out.undone);
-      if (out.undone == before) break;
+      std::string next = undo_double_encoding(text, out.undone);
+      if (out.undone == before) break;  // text may be a view of `fixed`: left alone
+      fixed = std::move(next);
       text = fixed;
     }
   }
   for (size_t at = 0; at < text.size();) {
+    size_t plain = at;
+    while (plain < text.size() && kPlain[static_cast<unsigned char>(text[plain])]) ++plain;
+    if (plain > at) {
+      clean.append(text.substr(at, plain - at));
+      at = plain;
+      continue;
+    }
     const auto byte = static_cast<unsigned char>(text[at]);
     if (byte == '\r') {
       clean += '\n';
@@ -166,7 +200,7 @@ Repaired repair_unicode(std::string_view text, const UnicodeOptions& options) {
     }
     at += static_cast<size_t>(used);
   }
-  if (!ascii) clean = normalised(clean, options.compatibility);
+  if (!ascii) clean = normalised(std::move(clean), options.compatibility);
   out.text = tidy_lines(clean, options.squeeze_blank_lines);
   return out;
 }

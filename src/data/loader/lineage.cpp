@@ -94,21 +94,10 @@ std::vector<uint64_t> documents_by_hash(const Dataset& dataset, io::FileSystem& 
 std::vector<uint64_t> samples_that_predict(const Loader& loader, uint64_t epoch, uint64_t first,
                                            uint64_t count) {
   std::vector<uint64_t> samples;
-  const auto length = static_cast<uint64_t>(loader.options().sequence_length);
-  const uint64_t origin = loader.first_target(0), end = first + count;
-  if (end <= origin)
-    return samples;  // the very first token of a stream that begins with BOS is given, not predicted
-  const uint64_t from = (std::max(first, origin) - origin) / length;
-  for (uint64_t w = from; w < loader.samples_per_epoch() && loader.first_target(w) < end; ++w)
-    samples.push_back(loader.sample_of(epoch, w));
+  for (const uint64_t row : loader.rows_that_predict(first, count))
+    samples.push_back(loader.sample_of(epoch, row));
   std::sort(samples.begin(), samples.end());
   return samples;
-}
-
-StreamRange predicted_by(const Loader& loader, uint64_t sample) {
-  const uint64_t first = loader.first_target(loader.window_of(sample));
-  return {first, std::min<uint64_t>(static_cast<uint64_t>(loader.options().sequence_length),
-                                    loader.tokens() - first)};
 }
 
 }  // namespace stoker::data

@@ -38,10 +38,5 @@ std::vector<uint64_t> documents_by_hash(const Dataset& dataset, io::FileSystem& 
 // The samples of epoch `epoch` that predict any of the stream positions [first, first + count), ascending.
 std::vector<uint64_t> samples_that_predict(const Loader& loader, uint64_t epoch, uint64_t first,
                                            uint64_t count);
-// The stream positions that a sample predicts.
-struct StreamRange {
-  uint64_t first = 0, count = 0;
-};
-StreamRange predicted_by(const Loader& loader, uint64_t sample);
 
 }  // namespace stoker::data

@@ -39,11 +39,11 @@ TEST(Lineage, EveryTokenKnowsItsDocumentAndEveryDocumentItsTokens) {
 TEST(Lineage, ForwardAndBackAgree) {
   for (const bool bos : {false, true}) {
     const auto made = make(40, true, bos);
-    const Loader loader(made->fs, "d", {"train", 16, 9, PackingMode::kDocumentMasks, false, "", 0});
+    const Loader loader(made->fs, "d", {"train", 16, 9, PackingMode::kDocumentMasks, false, "", 0, "", 0});
     const uint64_t s = loader.samples_per_epoch();
     std::map<uint64_t, uint64_t> shown_by;  // stream position -> sample, of epoch 2
     for (uint64_t n = 2 * s; n < 3 * s; ++n) {
-      const auto range = predicted_by(loader, n);
+      const auto range = loader.predicted_by(loader.window_of(n)).at(0);
       Batch b;
       loader.fill(n, 1, b);
       for (uint64_t i = 0; i < range.count; ++i) {
@@ -60,6 +60,27 @@ TEST(Lineage, ForwardAndBackAgree) {
           << "token " << t;
     }
     EXPECT_EQ(samples_that_predict(loader, 0, 0, loader.tokens()).size(), s);
+  }
+}
+
+TEST(Lineage, ForwardAndBackAgreeInPackedRows) {
+  for (const bool bos : {false, true}) {
+    const auto made = make(40, true, bos);
+    build_pack_plan(made->fs, Dataset::open(made->fs, "d"), "train", "p", 16);
+    LoaderOptions options{"train", 16, 9, PackingMode::kDocumentMasks, false, "", 0, "", 0};
+    options.plan = "p";
+    const Loader loader(made->fs, "d", options);
+    const uint64_t s = loader.samples_per_epoch();
+    std::map<uint64_t, uint64_t> shown_by;
+    for (uint64_t n = s; n < 2 * s; ++n)
+      for (const auto& range : loader.predicted_by(loader.window_of(n)))
+        for (uint64_t i = 0; i < range.count; ++i) EXPECT_TRUE(shown_by.emplace(range.first + i, n).second);
+    for (uint64_t t = 0; t < loader.tokens(); ++t) {
+      const auto it = shown_by.find(t);
+      EXPECT_EQ(samples_that_predict(loader, 1, t, 1),
+                it == shown_by.end() ? std::vector<uint64_t>{} : std::vector<uint64_t>{it->second})
+          << "token " << t;
+    }
   }
 }
 

@@ -6,20 +6,14 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/random.h"
 #include "data/loader/staged_source.h"
+#include "data/shard/block_sums.h"
 #include "io/object_store.h"
 
 namespace stoker::data {
 namespace {
-constexpr uint64_t kEpochStream = 0x4c4f41444552;  // "LOADER"
+constexpr size_t kMostRowsOpen = 256;  // shards whose rows stay mapped
 
-KeyedPermutation epoch_order(uint64_t seed, uint64_t epoch, uint64_t samples) {
-  return KeyedPermutation(random_u64({seed, kEpochStream}, epoch), samples);
-}
-}  // namespace
-
-namespace {
 std::string default_cache() {
   if (const char* cache = std::getenv("STOKER_CACHE"); cache && *cache) return cache;
   if (const char* home = std::getenv("HOME"); home && *home) return io::join(home, ".cache/stoker");
@@ -48,6 +42,18 @@ Loader open_loader(io::FileSystem& fs, const std::string& path, LoaderOptions op
 Loader::Loader(io::FileSystem& fs, const std::string& path, LoaderOptions options)
     : Loader(open_loader(fs, path, std::move(options))) {}
 
+struct Loader::OpenRows {
+  std::unique_ptr<io::ReadableFile> file;
+  PackRows rows;
+};
+
+void Batch::shape(int64_t new_rows, int64_t new_length) {
+  const auto cells = static_cast<size_t>(checked_mul(new_rows, new_length, "cells of a batch"));
+  rows = new_rows;
+  length = new_length;
+  for (auto* part : {&tokens, &targets, &positions, &document_start}) part->resize(cells);
+}
+
 Loader::Loader(Dataset dataset, LoaderOptions options, std::unique_ptr<ShardSource> source)
     : dataset_(std::move(dataset)), options_(std::move(options)) {
   if (options_.sequence_length < 1)
@@ -58,14 +64,36 @@ Loader::Loader(Dataset dataset, LoaderOptions options, std::unique_ptr<ShardSour
   text_bytes_ = split.text_bytes;
   if (tokenizer.bos < 0) separator_ = tokenizer.eod;
   origin_ = separator_ >= 0 ? 0 : 1;
-  const uint64_t length = static_cast<uint64_t>(options_.sequence_length), targets = targets_per_epoch();
-  samples_ = targets / length + (options_.sequential && targets % length ? 1 : 0);
-  if (samples_ == 0)
-    fail(ErrorKind::kUsage,
-         "{}: split {} has {} tokens to predict, less than {} of length {}. Use a shorter sequence_length or "
-         "more data",
-         dataset_.directory(), options_.split, targets, options_.sequential ? "anything" : "one sequence",
-         length);
+  const auto length = static_cast<uint64_t>(options_.sequence_length);
+  uint64_t run =
+      std::max<uint64_t>(1, kSumBlockBytes / (length * token_bytes(dataset_.manifest().token_type)));
+  if (!options_.plan.empty()) {
+    if (options_.sequential) fail(ErrorKind::kUsage, "a sequential pass reads windows, not a packing plan");
+    plan_ = open_pack_plan(dataset_.file_system(), dataset_, options_.plan, options_.split);
+    if (plan_->length != length)
+      fail(ErrorKind::kUsage, "{}: packing plan {} has rows of {} tokens, expected {} (sequence_length)",
+           dataset_.directory(), options_.plan, plan_->length, length);
+    row_starts_.push_back(0);
+    for (const auto& shard : plan_->shards)
+      row_starts_.push_back(checked_add(row_starts_.back(), shard.rows, "rows of a plan"));
+    samples_ = plan_->rows;
+    opened_ = std::make_unique<Opened>();
+    run = std::max<uint64_t>(1, plan_->window_tokens / length);
+    if (samples_ == 0)
+      fail(ErrorKind::kUsage, "{}: packing plan {} has no rows", dataset_.directory(), options_.plan);
+  } else {
+    const uint64_t targets = targets_per_epoch();
+    samples_ = targets / length + (options_.sequential && targets % length ? 1 : 0);
+    if (samples_ == 0)
+      fail(ErrorKind::kUsage,
+           "{}: split {} has {} tokens to predict, less than {} of length {}. Use a shorter sequence_length "
+           "or "
+           "more data",
+           dataset_.directory(), options_.split, targets, options_.sequential ? "anything" : "one sequence",
+           length);
+  }
+  const uint64_t together = options_.shuffle_rows ? std::max<uint64_t>(1, options_.shuffle_rows / run) : 0;
+  order_ = SampleOrder(options_.seed, samples_, {run, together});
 }
 
 Loader::~Loader() = default;
@@ -74,14 +102,11 @@ Loader::Loader(Loader&&) noexcept = default;
 uint64_t Loader::targets_per_epoch() const { return tokens() < origin_ ? 0 : tokens() - origin_; }
 
 uint64_t Loader::window_of(uint64_t sample) const {
-  if (options_.sequential) return sample;
-  return epoch_order(options_.seed, sample / samples_, samples_).permute(sample % samples_);
+  return options_.sequential ? sample : order_.row_of(sample);
 }
 
 uint64_t Loader::sample_of(uint64_t epoch, uint64_t window) const {
-  if (options_.sequential) return window;
-  return checked_add(checked_mul(epoch, samples_, "epoch"),
-                     epoch_order(options_.seed, epoch, samples_).unpermute(window), "sample number");
+  return options_.sequential ? window : order_.sample_of(epoch, window);
 }
 
 uint64_t Loader::first_target(uint64_t window) const {
@@ -90,35 +115,142 @@ uint64_t Loader::first_target(uint64_t window) const {
 
 void Loader::fill(uint64_t first_sample, int64_t rows, Batch& batch) const {
   STOKER_CHECK(rows >= 0);
-  const int64_t length = options_.sequence_length;
-  const auto cells = static_cast<size_t>(checked_mul(rows, length, "cells of a batch"));
-  batch.rows = rows;
-  batch.length = length;
-  batch.tokens.resize(cells);
-  batch.targets.resize(cells);
-  batch.positions.resize(cells);
-  batch.document_start.resize(cells);
-  std::vector<int32_t> tokens(static_cast<size_t>(length) + 1);
-  std::vector<uint64_t> starts;
+  batch.shape(rows, options_.sequence_length);
   for (int64_t row = 0; row < rows; ++row)
-    fill_row(checked_add(first_sample, static_cast<uint64_t>(row), "sample number"), row, batch, tokens,
-             starts);
+    fill_row(checked_add(first_sample, static_cast<uint64_t>(row), "sample number"), row, batch);
+}
+
+void Loader::fill_row(uint64_t sample, int64_t row, Batch& batch) const {
+  if (plan_) fill_packed(sample, row, batch);
+  else fill_window(sample, row, batch);
 }
 
 void Loader::will_fill(uint64_t first_sample, int64_t rows) const {
   for (int64_t row = 0; row < rows; ++row) {
     const uint64_t sample = first_sample + static_cast<uint64_t>(row);
     if (options_.sequential && sample >= samples_) return;
-    const uint64_t target = first_target(window_of(sample)), first = target ? target - 1 : 0;
-    const uint64_t end = std::min(tokens(), target + static_cast<uint64_t>(options_.sequence_length));
-    stream_->will_read(first, end - first);
+    for (const Range& range : predicted_by(window_of(sample))) {
+      const uint64_t first = range.first ? range.first - 1 : 0;
+      stream_->will_read(first, range.first + range.count - first);
+    }
+  }
+}
+
+uint64_t Loader::targets_of(uint64_t sample) const {
+  if (options_.sequential && sample >= samples_) return 0;
+  if (!plan_ && !options_.sequential) return static_cast<uint64_t>(options_.sequence_length);
+  uint64_t targets = 0;
+  for (const Range& range : predicted_by(window_of(sample))) targets += range.count;
+  return targets;
+}
+
+std::shared_ptr<const Loader::OpenRows> Loader::open_rows(size_t shard) const {
+  std::lock_guard lock(opened_->mutex);
+  auto& rows = opened_->rows;
+  if (const auto it = rows.find(shard); it != rows.end()) return it->second;
+  const auto& record = plan_->shards[shard];
+  auto out = std::make_shared<OpenRows>();
+  out->file = stream_->source().open_side(record.file);
+  out->rows = PackRows::parse(out->file->map(), dataset_.path_of(record.file));
+  const uint64_t tokens = stream_->shard_start(shard + 1) - stream_->shard_start(shard);
+  if (out->rows.rows() != record.rows || out->rows.length() != plan_->length ||
+      out->rows.shard_tokens() != tokens)
+    fail(ErrorKind::kData,
+         "{}: expected {} rows of {} for a shard of {} tokens, found {} of {} for {}. Make the plan again "
+         "with: stoker data pack",
+         dataset_.path_of(record.file), record.rows, plan_->length, tokens, out->rows.rows(),
+         out->rows.length(), out->rows.shard_tokens());
+  if (rows.size() >= kMostRowsOpen) rows.erase(rows.begin());
+  return rows[shard] = std::move(out);
+}
+
+void Loader::pieces_of(uint64_t row, std::vector<PackedPiece>& pieces, uint64_t& shard_start) const {
+  const auto after = std::upper_bound(row_starts_.begin(), row_starts_.end(), row);
+  const auto shard = static_cast<size_t>(after - row_starts_.begin()) - 1;
+  open_rows(shard)->rows.row(row - row_starts_[shard], pieces);
+  shard_start = stream_->shard_start(shard);
+}
+
+std::vector<Loader::Range> Loader::predicted_by(uint64_t row) const {
+  if (!plan_) {
+    const uint64_t first = first_target(row);
+    return {{first, std::min(static_cast<uint64_t>(options_.sequence_length), tokens() - first)}};
+  }
+  std::vector<PackedPiece> pieces;
+  uint64_t shard_start = 0;
+  pieces_of(row, pieces, shard_start);
+  std::vector<Range> out;
+  for (const auto& p : pieces) out.push_back({shard_start + p.first_token, p.tokens});
+  return out;
+}
+
+std::vector<uint64_t> Loader::rows_that_predict(uint64_t first, uint64_t count) const {
+  std::vector<uint64_t> out;
+  const uint64_t end = std::min(first + count, tokens());
+  if (plan_) {
+    for (size_t s = first < end ? stream_->shard_of(first) : 0; s < plan_->shards.size(); ++s) {
+      const uint64_t begin = stream_->shard_start(s), stop = stream_->shard_start(s + 1);
+      if (first >= end || begin >= end) break;
+      if (stop <= first) continue;
+      const uint64_t from = std::max(first, begin);
+      for (const uint64_t row : open_rows(s)->rows.rows_with(from - begin, std::min(end, stop) - from))
+        out.push_back(row_starts_[s] + row);
+    }
+    return out;
+  }
+  if (end <= origin_)
+    return out;  // the very first token of a stream that begins with BOS is given, not predicted
+  const auto length = static_cast<uint64_t>(options_.sequence_length);
+  for (uint64_t w = (std::max(first, origin_) - origin_) / length; w < samples_ && first_target(w) < end; ++w)
+    out.push_back(w);
+  return out;
+}
+
+// Each piece is a text of its own: its first cell shows the token before it (or the separator that stands before a shard's first
+// document) and predicts its first token.
+void Loader::fill_packed(uint64_t sample, int64_t row, Batch& batch) const {
+  const auto length = static_cast<size_t>(options_.sequence_length);
+  const size_t base = static_cast<size_t>(row) * length;
+  const bool masked = options_.mode == PackingMode::kDocumentMasks;
+  std::vector<PackedPiece> pieces;
+  uint64_t shard_start = 0;
+  pieces_of(window_of(sample), pieces, shard_start);
+  const auto filler = static_cast<int32_t>(std::max<int64_t>(0, separator_));
+  std::vector<int32_t> tokens(length + 1);
+  size_t at = 0;
+  for (const auto& p : pieces) {
+    const uint64_t first = shard_start + p.first_token;
+    const auto shown = std::span(tokens).first(size_t{p.tokens} + 1);
+    if (p.first_token == 0) {
+      if (separator_ < 0)
+        fail(ErrorKind::kData,
+             "{}: packing plan {} predicts the first token of a document, which follows none",
+             dataset_.directory(), options_.plan);
+      shown[0] = filler;
+      stream_->read(first, shown.subspan(1));
+    } else {
+      stream_->read(first - 1, shown);
+    }
+    for (size_t t = 0; t < p.tokens; ++t, ++at) {
+      batch.tokens[base + at] = shown[t];
+      batch.targets[base + at] = shown[t + 1];
+      batch.positions[base + at] = static_cast<int32_t>(masked ? t : at);
+      batch.document_start[base + at] = static_cast<int32_t>(masked ? at - t : 0);
+    }
+  }
+  for (; at < length; ++at) {
+    batch.tokens[base + at] = filler;
+    batch.targets[base + at] = -1;
+    batch.positions[base + at] = static_cast<int32_t>(masked ? 0 : at);
+    batch.document_start[base + at] = static_cast<int32_t>(masked ? at : 0);
   }
 }
 
 // Cell t shows stream position target - 1 + t and predicts target + t.
-void Loader::fill_row(uint64_t sample, int64_t row, Batch& batch, std::vector<int32_t>& tokens,
-                      std::vector<uint64_t>& starts) const {
+void Loader::fill_window(uint64_t sample, int64_t row, Batch& batch) const {
   const auto length = static_cast<size_t>(options_.sequence_length);
+  std::vector<int32_t> tokens(length + 1);
+  std::vector<uint64_t> starts;
   const size_t base = static_cast<size_t>(row) * length;
   const bool padding_row = options_.sequential && sample >= samples_;
   const uint64_t target = padding_row ? this->tokens() : first_target(window_of(sample));
@@ -145,7 +277,6 @@ void Loader::fill_row(uint64_t sample, int64_t row, Batch& batch, std::vector<in
   }
   // Documents that start at stream position s: with a separator their first cell shows s - 1 (the separator),
   // otherwise s.
-  starts.clear();
   if (known) {
     const uint64_t first = target && separator_ < 0 ? target - 1 : target;
     stream_->document_starts(first, target + known - first, starts);

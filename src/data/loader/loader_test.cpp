@@ -16,7 +16,7 @@ namespace {
 
 LoaderOptions options(int64_t length, PackingMode mode = PackingMode::kDocumentMasks, bool sequential = false,
                       uint64_t seed = 3) {
-  return {"train", length, seed, mode, sequential, "", 0};
+  return {"train", length, seed, mode, sequential, "", 0, "", 0};
 }
 
 // The contract of loader.h, written the slow way: every cell from the whole stream.
@@ -263,6 +263,9 @@ TEST(Prefetcher, ErrorsArriveInTheirTurn) {
 class NoSource final : public ShardSource {
  public:
   void read(size_t, uint64_t, std::span<int32_t> out) override { std::fill(out.begin(), out.end(), 5); }
+  std::unique_ptr<io::ReadableFile> open_side(const FileRecord&) override {
+    fail(ErrorKind::kInternal, "no file is opened");
+  }
   void document_starts(size_t, uint64_t, uint64_t, std::vector<uint64_t>&) override {}
 };
 
@@ -293,6 +296,63 @@ TEST(Loader, TenBillionSamplesStartAtOnce) {
   EXPECT_EQ(windows.size(), 1000u);
   loader.fill(9'999'999'999, 2, b);
   EXPECT_EQ(b.tokens[5], 5);
+}
+
+// Packed rows: every predictable token is predicted once, from the token before it, in a piece that sees nothing else.
+TEST(Loader, PackedRowsPredictEveryTokenOnce) {
+  for (const bool bos : {false, true})
+    for (const bool masked : {true, false}) {
+      const auto made = make(60, true, bos);
+      const auto plan = build_pack_plan(made->fs, Dataset::open(made->fs, "d"), "train",
+                                        default_plan_name("train", 24), 24);
+      LoaderOptions options{"train", 24, 5, masked ? PackingMode::kDocumentMasks : PackingMode::kConcatenated,
+                            false,   "", 0, "",
+                            0};
+      options.plan = default_plan_name("train", 24);
+      const Loader loader(made->fs, "d", options);
+      ASSERT_EQ(loader.samples_per_epoch(), plan.rows);
+      std::vector<int> seen(made->stream.size(), 0);
+      Batch b;
+      uint64_t targets = 0;
+      for (uint64_t n = 0; n < plan.rows; ++n) {
+        loader.fill(n, 1, b);
+        size_t at = 0;
+        for (const auto& range : loader.predicted_by(loader.window_of(n)))
+          for (uint64_t t = 0; t < range.count; ++t, ++at) {
+            const uint64_t position = range.first + t;
+            ++seen[position];
+            EXPECT_EQ(b.targets[at], made->stream[position]);
+            EXPECT_EQ(b.tokens[at], position ? made->stream[position - 1] : kEod);
+            EXPECT_EQ(b.positions[at], static_cast<int32_t>(masked ? t : at));
+            EXPECT_EQ(b.document_start[at], static_cast<int32_t>(masked ? at - t : 0));
+          }
+        EXPECT_EQ(loader.targets_of(n), at);
+        targets += at;
+        for (; at < 24; ++at) EXPECT_EQ(b.targets[at], -1);
+      }
+      EXPECT_EQ(targets, plan.tokens);
+      size_t next = 0;
+      for (uint64_t t = 0; t < seen.size(); ++t) {
+        const bool begins = next < made->starts.size() && made->starts[next] == t;
+        next += begins;
+        EXPECT_EQ(seen[t], bos && begins ? 0 : 1) << t;
+      }
+    }
+}
+
+TEST(Loader, APlanOfAnotherLengthOrDatasetIsRefused) {
+  const auto made = make(60, true, false);
+  build_pack_plan(made->fs, Dataset::open(made->fs, "d"), "train", "p", 24);
+  LoaderOptions options{"train", 32, 5, PackingMode::kDocumentMasks, false, "", 0, "", 0};
+  options.plan = "p";
+  EXPECT_THROW(Loader(made->fs, "d", options), Error);
+  options.plan = "q";
+  try {
+    Loader(made->fs, "d", options);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("stoker data pack d --split train"), std::string::npos) << e.what();
+  }
 }
 
 }  // namespace

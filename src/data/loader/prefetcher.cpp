@@ -1,13 +1,15 @@
 #include "data/loader/prefetcher.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "data/loader/read_cancel.h"
 
 namespace stoker::data {
 
-Prefetcher::Prefetcher(const Loader& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first,
+Prefetcher::Prefetcher(const SampleSource& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first,
                        size_t depth)
     : loader_(loader),
       plan_(std::move(plan)),
@@ -16,7 +18,7 @@ Prefetcher::Prefetcher(const Loader& loader, std::function<SampleRange(uint64_t)
       to_fill_(first),
       thread_([this] { work(); }) {}
 
-Prefetcher::Prefetcher(const Loader& loader, int64_t rows, uint64_t first, size_t depth)
+Prefetcher::Prefetcher(const SampleSource& loader, int64_t rows, uint64_t first, size_t depth)
     : Prefetcher(
           loader,
           [rows](uint64_t i) {
@@ -29,11 +31,13 @@ Prefetcher::~Prefetcher() {
     std::lock_guard lock(mutex_);
     stop_ = true;
   }
+  give_up_ = true;
   wake_worker_.notify_all();
   thread_.join();
 }
 
 void Prefetcher::work() {
+  const ReadCancel cancel(give_up_);
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_worker_.wait(lock, [&] { return stop_ || (!failed_ && ready_.size() < depth_); });
@@ -74,6 +78,16 @@ void Prefetcher::hint(uint64_t index) {
     }
   } catch (...) {
   }
+}
+
+bool Prefetcher::ready(double within_s) {
+  std::unique_lock lock(mutex_);
+  if (!ready_.empty()) return true;
+  const double began = monotonic_s();
+  const bool there =
+      wake_trainer_.wait_for(lock, std::chrono::duration<double>(within_s), [&] { return !ready_.empty(); });
+  wait_s_ += monotonic_s() - began;
+  return there;
 }
 
 void Prefetcher::next(Batch& batch) {

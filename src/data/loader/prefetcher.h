@@ -6,6 +6,7 @@
 // Errors        what fill() throws, next() rethrows for the batch it belongs to; after that every next() does
 // Threads       next, seek and wait_s from one thread
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -14,7 +15,7 @@
 #include <mutex>
 #include <thread>
 
-#include "data/loader/loader.h"
+#include "data/loader/batch.h"
 
 namespace stoker::data {
 
@@ -26,13 +27,14 @@ struct SampleRange {
 class Prefetcher {
  public:
   // plan: pure, called on the prefetch thread. The loader must outlive this object.
-  Prefetcher(const Loader& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first = 0,
+  Prefetcher(const SampleSource& loader, std::function<SampleRange(uint64_t)> plan, uint64_t first = 0,
              size_t depth = 4);
   // Batch i holds samples i * rows .. (i + 1) * rows - 1.
-  Prefetcher(const Loader& loader, int64_t rows, uint64_t first = 0, size_t depth = 4);
+  Prefetcher(const SampleSource& loader, int64_t rows, uint64_t first = 0, size_t depth = 4);
   ~Prefetcher();
   Prefetcher(const Prefetcher&) = delete;
 
+  bool ready(double within_s);  // whether next() will not wait; waits so long for that
   void next(Batch& batch);    // swaps the next batch in; give it back the one before and nothing is allocated
   void seek(uint64_t index);  // the next next() gives batch `index`
   uint64_t position() const { return position_; }  // what next() will give
@@ -46,7 +48,7 @@ class Prefetcher {
     Batch batch;
     std::exception_ptr failure;
   };
-  const Loader& loader_;
+  const SampleSource& loader_;
   std::function<SampleRange(uint64_t)> plan_;
   size_t depth_;
   uint64_t position_;
@@ -58,6 +60,7 @@ class Prefetcher {
   uint64_t to_fill_, generation_ = 0;
   uint64_t hinted_ = 0;  // the worker's own
   bool stop_ = false, failed_ = false;
+  std::atomic<bool> give_up_{false};  // a read that waits for storage ends with this object
   std::thread thread_;
 };
 

@@ -6,22 +6,34 @@
 #include <unordered_map>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/error.h"
+#include "data/loader/read_cancel.h"
 
 namespace stoker::data {
 namespace {
 
 class LocalShardSource final : public ShardSource {
  public:
-  LocalShardSource(Dataset dataset, const std::string& split, size_t max_open)
+  LocalShardSource(Dataset dataset, const std::string& split, size_t max_open, io::RetryPolicy retry)
       : dataset_(std::move(dataset)),
         split_(dataset_.split(split)),
-        max_open_(std::max<size_t>(1, max_open)) {}
+        retry_(std::move(retry)),
+        max_open_(std::max<size_t>(1, max_open)) {
+    if (!retry_.should_stop) retry_.should_stop = [] { return ReadCancel::wanted(); };
+  }
 
-  void read(size_t shard, uint64_t first, std::span<int32_t> out) override { open(shard)->read(first, out); }
+  // A mounted file system may go away for a while: then training stalls, and says so.
+  void read(size_t shard, uint64_t first, std::span<int32_t> out) override {
+    io::retry_storage(retry_, system_clock(), [&] { open(shard)->read(first, out); });
+  }
   void document_starts(size_t shard, uint64_t first, uint64_t count, std::vector<uint64_t>& out) override {
-    const auto file = open(shard);
+    std::shared_ptr<const TokenFile> file;
+    io::retry_storage(retry_, system_clock(), [&] { file = open(shard); });
     append_document_starts(file->index(), file->tokens(), first, count, out);
+  }
+  std::unique_ptr<io::ReadableFile> open_side(const FileRecord& file) override {
+    return dataset_.file_system().open_read(dataset_.path_of(file), io::Access::kRandom);
   }
 
  private:
@@ -42,6 +54,7 @@ class LocalShardSource final : public ShardSource {
 
   Dataset dataset_;
   const SplitRecord& split_;
+  io::RetryPolicy retry_;
   size_t max_open_;
   std::mutex mutex_;
   std::list<std::pair<size_t, std::shared_ptr<const TokenFile>>> recent_;
@@ -50,8 +63,9 @@ class LocalShardSource final : public ShardSource {
 
 }  // namespace
 
-std::unique_ptr<ShardSource> local_shard_source(Dataset dataset, const std::string& split, size_t max_open) {
-  return std::make_unique<LocalShardSource>(std::move(dataset), split, max_open);
+std::unique_ptr<ShardSource> local_shard_source(Dataset dataset, const std::string& split, size_t max_open,
+                                                io::RetryPolicy retry) {
+  return std::make_unique<LocalShardSource>(std::move(dataset), split, max_open, std::move(retry));
 }
 
 void append_document_starts(const TokenIndex& index, uint64_t total_tokens, uint64_t first, uint64_t count,
@@ -80,12 +94,15 @@ SplitStream::SplitStream(const SplitRecord& split, int64_t vocabulary, std::uniq
   }
 }
 
+size_t SplitStream::shard_of(uint64_t token) const {
+  return static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), token) - starts_.begin()) - 1;
+}
+
 template <typename Body>
 void SplitStream::each_shard(uint64_t first, uint64_t count, Body&& body) const {
   STOKER_CHECK(first <= tokens() && count <= tokens() - first, "tokens {}+{} of {}", first, count, tokens());
   if (count == 0) return;
-  size_t shard =
-      static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), first) - starts_.begin()) - 1;
+  size_t shard = shard_of(first);
   for (uint64_t done = 0; done < count; ++shard) {
     const uint64_t at = first + done;
     const uint64_t n = std::min(count - done, starts_[shard + 1] - at);

@@ -14,6 +14,7 @@
 
 #include "data/shard/dataset.h"
 #include "io/file_system.h"
+#include "io/retry.h"
 
 namespace stoker::data {
 
@@ -24,13 +25,15 @@ class ShardSource {
   virtual void read(size_t shard, uint64_t first, std::span<int32_t> out) = 0;
   // Appends the first token of every document that starts in [first, first + count).
   virtual void document_starts(size_t shard, uint64_t first, uint64_t count, std::vector<uint64_t>& out) = 0;
+  // Another file of the dataset, whole: what it maps is near and has been verified if it came from afar.
+  virtual std::unique_ptr<io::ReadableFile> open_side(const FileRecord& file) = 0;
   // Says that these tokens will be read soon. Must not block.
   virtual void will_read(size_t /*shard*/, uint64_t /*first*/, uint64_t /*count*/) {}
 };
 
-// Shards in the dataset's own directory, mapped.
+// Shards in the dataset's own directory. Reads that fail with a Storage error (a mounted file system that went away) are tried again.
 std::unique_ptr<ShardSource> local_shard_source(Dataset dataset, const std::string& split,
-                                                size_t max_open = 256);
+                                                size_t max_open = 256, io::RetryPolicy retry = {});
 
 // What document_starts() means for the index of a shard; shared by all sources.
 void append_document_starts(const TokenIndex& index, uint64_t total_tokens, uint64_t first, uint64_t count,
@@ -40,6 +43,9 @@ class SplitStream {
  public:
   SplitStream(const SplitRecord& split, int64_t vocabulary, std::unique_ptr<ShardSource> source);
   uint64_t tokens() const { return starts_.back(); }
+  uint64_t shard_start(size_t shard) const { return starts_[shard]; }
+  size_t shard_of(uint64_t token) const;
+  ShardSource& source() const { return *source_; }
   void read(uint64_t first, std::span<int32_t> out) const;  // all within [0, tokens())
   // Stream positions, ascending, of the documents that start in [first, first + count).
   void document_starts(uint64_t first, uint64_t count, std::vector<uint64_t>& out) const;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <list>
@@ -11,13 +12,14 @@
 #include <thread>
 
 #include "base/error.h"
+#include "data/loader/read_cancel.h"
 #include "data/shard/block_sums.h"
 #include "io/atomic_write.h"
 
 namespace stoker::data {
 namespace {
 constexpr int kMostDamaged = 4;
-constexpr size_t kMostOpen = 64;  // shards whose index and origin file stay open
+constexpr size_t kMostOpen = 512;  // shards whose index and origin file stay open
 
 using BlockKey = std::pair<size_t, uint64_t>;  // shard, block
 enum class BlockState { kQueued, kFetching, kReady, kFailed };
@@ -36,6 +38,14 @@ struct ShardParts {
   std::unique_ptr<io::ReadableFile> origin, idx_file;
   TokenIndex index;
   BlockSums sums;
+};
+}  // namespace
+
+namespace {
+struct Opening {
+  std::mutex mutex;
+  std::shared_ptr<const ShardParts> parts;
+  uint64_t used = 0;  // guarded by parts_mutex
 };
 }  // namespace
 
@@ -59,6 +69,7 @@ struct StagedShardSource::State {
     local.make_dirs(options.cache_directory);
     adopt_cache();
     options.retry.should_stop = [this] {
+      if (ReadCancel::wanted()) return true;
       std::lock_guard lock(mutex);
       return stop;
     };
@@ -144,32 +155,49 @@ struct StagedShardSource::State {
     return bytes;
   }
 
+  // In the cache under the name of its content; what is there already is verified again.
+  std::unique_ptr<io::ReadableFile> near_whole(const FileRecord& record) {
+    const std::string path = io::join(options.cache_directory, record.hash.hex() + ".idx");
+    if (local.exists(path)) {
+      auto file = local.open_read(path);
+      const auto bytes = file->map();
+      if (bytes.size() == record.bytes && hash128(bytes.data(), bytes.size()) == record.hash) return file;
+    }
+    const auto bytes = fetch_whole(record);
+    io::write_file_atomic(local, path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    return local.open_read(path);
+  }
+
+  // Shards are opened side by side: each takes several round trips.
   std::shared_ptr<const ShardParts> parts(size_t shard) {
-    std::lock_guard opening(parts_mutex);
-    if (const auto it = open_parts.find(shard); it != open_parts.end()) return it->second;
+    std::shared_ptr<Opening> opening;
+    {
+      std::lock_guard lock(parts_mutex);
+      auto& at = open_parts[shard];
+      if (!at) at = std::make_shared<Opening>();
+      opening = at;
+      opening->used = ++uses;
+      if (open_parts.size() > kMostOpen)
+        open_parts.erase(
+            std::min_element(open_parts.begin(), open_parts.end(),
+                             [](const auto& a, const auto& b) { return a.second->used < b.second->used; }));
+    }
+    std::lock_guard lock(opening->mutex);
+    if (!opening->parts) opening->parts = open_shard(shard);
+    return opening->parts;
+  }
+
+  std::shared_ptr<const ShardParts> open_shard(size_t shard) {
     const ShardRecord& record = split.shards[shard];
     auto out = std::make_shared<ShardParts>();
-    const std::string idx_path = io::join(options.cache_directory, record.idx.hash.hex() + ".idx");
-    bool good = false;
-    if (local.exists(idx_path)) {
-      out->idx_file = local.open_read(idx_path);
-      const auto bytes = out->idx_file->map();
-      good = bytes.size() == record.idx.bytes && hash128(bytes.data(), bytes.size()) == record.idx.hash;
-    }
-    if (!good) {
-      const auto bytes = fetch_whole(record.idx);
-      io::write_file_atomic(local, idx_path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-      out->idx_file = local.open_read(idx_path);
-    }
+    out->idx_file = near_whole(record.idx);
     out->index = TokenIndex::parse(out->idx_file->map(), dataset.path_of(record.idx));
-    out->sums = BlockSums::parse(fetch_whole(record.sums), dataset.path_of(record.sums));
+    out->sums = BlockSums::parse(near_whole(record.sums)->map(), dataset.path_of(record.sums));
     if (out->sums.file_bytes != record.bin.bytes || out->sums.block_bytes != kSumBlockBytes)
       fail(ErrorKind::kData, "{}: it is for blocks of {} bytes of a file of {}, expected {} and {}",
            dataset.path_of(record.sums), out->sums.block_bytes, out->sums.file_bytes, kSumBlockBytes,
            record.bin.bytes);
     retrying([&] { out->origin = origin.open_read(dataset.path_of(record.bin), io::Access::kRandom); });
-    if (open_parts.size() >= kMostOpen) open_parts.erase(open_parts.begin());
-    open_parts[shard] = out;
     return out;
   }
 
@@ -276,11 +304,14 @@ struct StagedShardSource::State {
           b.wanted = true;
           if (b.state == BlockState::kQueued) wanted.push_back(key);
           wake_fetchers.notify_one();
-          wake_readers.wait(lock, [&] {
+          const auto arrived = [&] {
             const auto it = blocks.find(key);
             return it == blocks.end() || it->second.state == BlockState::kReady ||
                    it->second.state == BlockState::kFailed;
-          });
+          };
+          while (!wake_readers.wait_for(lock, std::chrono::milliseconds(100), arrived))
+            if (ReadCancel::wanted())
+              fail(ErrorKind::kCancelled, "a read was given up while waiting for storage");
           continue;
         }
         recent.splice(recent.begin(), recent, b.recent);
@@ -323,7 +354,8 @@ struct StagedShardSource::State {
   std::map<BlockKey, Block> blocks;
   std::list<BlockKey> recent;  // ready blocks, the most recently used first
   std::deque<BlockKey> wanted, ahead;
-  std::map<size_t, std::shared_ptr<const ShardParts>> open_parts;
+  std::map<size_t, std::shared_ptr<Opening>> open_parts;
+  uint64_t uses = 0;
   StagingStats stats;
   bool stop = false;
   std::vector<std::thread> threads;
@@ -363,6 +395,10 @@ void StagedShardSource::will_read(size_t shard, uint64_t first, uint64_t count) 
     state_->ahead.push_back({shard, block});
     state_->wake_fetchers.notify_one();
   }
+}
+
+std::unique_ptr<io::ReadableFile> StagedShardSource::open_side(const FileRecord& file) {
+  return state_->near_whole(file);
 }
 
 void StagedShardSource::keep(std::unique_ptr<io::FileSystem> origin) { state_->kept = std::move(origin); }

@@ -25,7 +25,7 @@ namespace stoker::data {
 struct StagingOptions {
   std::string cache_directory;
   uint64_t cache_bytes = uint64_t{10} << 30;  // of token blocks; indices come on top
-  int fetchers = 4;
+  int fetchers = 16;                          // requests at a time
   io::RetryPolicy retry;
 };
 
@@ -45,6 +45,7 @@ class StagedShardSource final : public ShardSource {
   ~StagedShardSource() override;
   void read(size_t shard, uint64_t first, std::span<int32_t> out) override;
   void document_starts(size_t shard, uint64_t first, uint64_t count, std::vector<uint64_t>& out) override;
+  std::unique_ptr<io::ReadableFile> open_side(const FileRecord& file) override;
   void will_read(size_t shard, uint64_t first, uint64_t count) override;
   StagingStats stats() const;
   void keep(std::unique_ptr<io::FileSystem> origin);  // lives as long as this

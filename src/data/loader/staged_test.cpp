@@ -1,9 +1,13 @@
 // Shards behind a real HTTP server (cpp-httplib's), which misbehaves on request.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "base/error.h"
@@ -11,6 +15,7 @@
 #include "data/loader/made_dataset.h"
 #include "data/loader/prefetcher.h"
 #include "data/loader/staged_source.h"
+#include "io/faulty_file_system.h"
 #include "io/object_store.h"
 
 namespace stoker::data {
@@ -77,11 +82,11 @@ struct Far {
     auto staged = std::make_unique<StagedShardSource>(remote, local, dataset, "train", staging);
     if (source) *source = staged.get();
     return std::make_unique<Loader>(
-        dataset, LoaderOptions{"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0},
+        dataset, LoaderOptions{"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0},
         std::move(staged));
   }
   Batch expected(uint64_t first, int64_t rows) {
-    const Loader near(made->fs, "d", {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0});
+    const Loader near(made->fs, "d", {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0});
     Batch b;
     near.fill(first, rows, b);
     return b;
@@ -200,7 +205,7 @@ TEST(Staged, TheLoaderTakesUrlsAndErrorsNameThem) {
   Far far;
   const std::string cache = testing::TempDir() + "stoker-staged-test";
   io::remove_tree(io::real_file_system(), cache);
-  LoaderOptions o{"train", kLength, 3, PackingMode::kDocumentMasks, false, cache, 1 << 20};
+  LoaderOptions o{"train", kLength, 3, PackingMode::kDocumentMasks, false, cache, 1 << 20, "", 0};
   {
     const Loader loader(io::real_file_system(), far.server.url("d"), o);
     Batch got;
@@ -216,6 +221,133 @@ TEST(Staged, TheLoaderTakesUrlsAndErrorsNameThem) {
     EXPECT_NE(std::string(e.what()).find("/nothing"), std::string::npos);
   }
   io::remove_tree(io::real_file_system(), cache);
+}
+
+// A mounted file system that answers with errors for a while: reads stall and go on, staged and not.
+TEST(Staged, AMountThatGoesAwayStallsTheRun) {
+  const auto made = make(3000, true, false, 1200);
+  const Loader near(made->fs, "d", {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0});
+  Batch expected, got;
+  near.fill(0, 40, expected);
+  for (const bool staged : {false, true}) {
+    io::FaultyFileSystem mount(made->fs, io::FaultyFileSystem::Count::kReads);
+    io::MemoryFileSystem local;
+    std::vector<std::string> said;
+    std::mutex mutex;
+    io::RetryPolicy retry;
+    retry.first_wait_s = retry.longest_wait_s = 0.01;
+    retry.say_after_s = 0;
+    retry.say = [&](const std::string& m) {
+      std::lock_guard lock(mutex);
+      said.push_back(m);
+    };
+    const auto dataset = Dataset::open(mount, "d");
+    std::unique_ptr<ShardSource> source;
+    if (staged) {
+      StagingOptions options;
+      options.cache_directory = "cache";
+      options.retry = retry;
+      source = std::make_unique<StagedShardSource>(mount, local, dataset, "train", options);
+    } else {
+      source = local_shard_source(dataset, "train", 256, retry);
+    }
+    const Loader loader(dataset, {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0},
+                        std::move(source));
+    mount.arm(io::Fault::kIoError, mount.operations() + 2, 5);
+    loader.fill(0, 40, got);
+    EXPECT_EQ(got, expected) << staged;
+    std::lock_guard lock(mutex);
+    ASSERT_FALSE(said.empty()) << staged;
+    EXPECT_NE(said[0].find("waiting for storage"), std::string::npos);
+  }
+}
+
+// Answers that are no answers: each is an error or the right bytes, never wrong ones and never a wait without an end.
+TEST(Staged, HostileAnswersAreErrors) {
+  const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&at), sizeof at), 0);
+  socklen_t size = sizeof at;
+  ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&at), &size), 0);
+  ASSERT_EQ(::listen(listener, 16), 0);
+  std::mutex mutex;
+  std::string answer;  // to everything but HEAD
+  std::atomic<bool> stop{false};
+  std::thread server([&] {
+    for (;;) {
+      const int fd = ::accept(listener, nullptr, nullptr);
+      if (fd < 0 || stop) {
+        if (fd >= 0) ::close(fd);
+        return;
+      }
+      char request[4096];
+      const ssize_t n = ::recv(fd, request, sizeof request, 0);
+      std::string reply = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n";
+      if (n < 4 || std::string_view(request, 4) != "HEAD") {
+        std::lock_guard lock(mutex);
+        reply = answer;
+      }
+      (void)!::send(fd, reply.data(), reply.size(), MSG_NOSIGNAL);
+      ::shutdown(fd, SHUT_WR);
+      while (::recv(fd, request, sizeof request, 0) > 0) {
+      }
+      ::close(fd);
+    }
+  });
+  io::MemoryFileSystem below;
+  io::ObjectStoreOptions options;
+  options.stall_timeout_s = 1;
+  io::ObjectFileSystem fs(below, options);
+  const std::string url = fmt::format("http://127.0.0.1:{}/x", ntohs(at.sin_port));
+  const std::string good =
+      "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 2-5/10\r\nContent-Length: 4\r\n\r\ncdef";
+  const auto ask = [&](const std::string& reply) -> std::optional<std::string> {
+    {
+      std::lock_guard lock(mutex);
+      answer = reply;
+    }
+    std::string got(4, '?');
+    try {
+      fs.open_read(url)->read_at(2, got.data(), got.size());
+      return got;
+    } catch (const Error& e) {
+      EXPECT_TRUE(e.kind() == ErrorKind::kStorage || e.kind() == ErrorKind::kUsage) << e.what();
+      return std::nullopt;
+    }
+  };
+  EXPECT_EQ(ask(good), "cdef");
+  for (const std::string& bad :
+       {std::string(""), std::string("garbage"),
+        std::string("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabcdefghij"),
+        std::string("HTTP/1.1 206 Partial Content\r\nContent-Length: 3\r\n\r\ncde"),
+        std::string("HTTP/1.1 206 Partial Content\r\nContent-Length: 9\r\n\r\ncdefghijk"),
+        std::string("HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\n\r\ncd"),
+        std::string(
+            "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\ncdef"),
+        std::string(
+            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/10\r\nContent-Length: 4\r\n\r\nabcd"),
+        std::string("HTTP/1.1 301 Moved\r\nLocation: file:///etc/passwd\r\n\r\n"),
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\nX: " + std::string(200000, 'y') +
+            "\r\n\r\ncdef",
+        "HTTP/1.1 206 Partial Content\r\n\r\n" + std::string(200000, 'z')})
+    EXPECT_EQ(ask(bad), std::nullopt) << bad.substr(0, 120);
+  for (uint64_t trial = 0; trial < 300;
+       ++trial) {  // one to three bytes of a good answer changed, or its end lost
+    std::string reply = good;
+    for (uint64_t i = 0; i < 1 + trial % 3; ++i)
+      reply[random_u64({trial, 3}, i) % (reply.size() - 4)] = static_cast<char>(random_u64({trial, 4}, i));
+    if (trial % 5 == 0) reply.resize(random_u64({trial, 5}, 0) % reply.size());
+    const auto got = ask(reply);
+    if (got && trial % 5) {
+      EXPECT_EQ(*got, "cdef") << reply;
+    }
+  }
+  stop = true;
+  ::shutdown(listener, SHUT_RDWR);
+  ::close(listener);
+  server.join();
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ void verify_file(io::FileSystem& fs, const std::string& path, const FileRecord& 
 // What hashes cannot say: that the pieces agree with each other.
 void verify_shard(io::FileSystem& fs, const Dataset& dataset, const ShardRecord& shard) {
   const auto file = dataset.open_shard(shard);
-  file->index().check(file->bin_bytes().size());
+  file->index().check(file->bin().size());
   if (file->index().documents() != shard.documents)
     fail(ErrorKind::kData, "{}: expected {} documents, found {}", dataset.path_of(shard.idx), shard.documents,
          file->index().documents());
@@ -56,14 +56,17 @@ void verify_shard(io::FileSystem& fs, const Dataset& dataset, const ShardRecord&
   if (!shard.sums.name.empty()) {
     const auto bytes = fs.open_read(dataset.path_of(shard.sums));
     const auto sums = BlockSums::parse(bytes->map(), dataset.path_of(shard.sums));
-    const auto all = file->bin_bytes();
-    if (sums.file_bytes != all.size())
+    if (sums.file_bytes != file->bin().size())
       fail(ErrorKind::kData, "{}: made for a .bin of {} bytes, found one of {}", dataset.path_of(shard.sums),
-           sums.file_bytes, all.size());
-    for (uint64_t b = 0; b < sums.sums.size(); ++b)
-      if (!sums.matches(b, all.subspan(b * sums.block_bytes, sums.block_size(b))))
+           sums.file_bytes, file->bin().size());
+    std::vector<std::byte> block;
+    for (uint64_t b = 0; b < sums.sums.size(); ++b) {
+      block.resize(sums.block_size(b));
+      file->bin().read_at(b * sums.block_bytes, block.data(), block.size());
+      if (!sums.matches(b, block))
         fail(ErrorKind::kData, "{}: block {} (offset {}) does not match {}", dataset.path_of(shard.bin), b,
              b * sums.block_bytes, shard.sums.name);
+    }
   }
 }
 }  // namespace

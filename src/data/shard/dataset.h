@@ -23,6 +23,7 @@ class Dataset {
   const Manifest& manifest() const { return manifest_; }
   Hash128 hash() const { return hash_; }
   const std::string& directory() const { return directory_; }
+  io::FileSystem& file_system() const { return *fs_; }
   std::string path_of(const FileRecord& file) const { return io::join(directory_, file.name); }
   std::unique_ptr<TokenFile> open_shard(const ShardRecord& shard) const;
   const SplitRecord& split(std::string_view name) const { return manifest_.split(name, directory_); }

@@ -7,121 +7,15 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "data/shard/strict_json.h"
 
 namespace stoker::data {
 namespace {
 using Json = nlohmann::json;  // object keys sorted: dump() is the canonical form
-constexpr int kMaxDepth = 32;
 constexpr std::string_view kFormat = "stoker-dataset";
 constexpr uint64_t kVersion = 1;
 
-Json parse_object(std::string_view text, std::string_view file) {
-  // The callback sees depth before nlohmann recurses in dump(), and every key, so that duplicates are caught.
-  std::vector<std::set<std::string>> keys;
-  auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxDepth) fail(ErrorKind::kData, "{}: nested deeper than {} levels", file, kMaxDepth);
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      fail(ErrorKind::kData, "{}: the field \"{}\" is there twice", file, parsed.get<std::string>());
-    if (event == Json::parse_event_t::value && parsed.is_number_float())
-      fail(ErrorKind::kData, "{}: expected whole numbers only, found {}", file, parsed.dump());
-    return true;
-  };
-  try {
-    Json json = Json::parse(text, watch);
-    if (!json.is_object())
-      fail(ErrorKind::kData, "{}: expected a JSON object, found {}", file, json.type_name());
-    return json;
-  } catch (const Json::exception& e) {
-    fail(ErrorKind::kData,
-         "{}: not valid JSON: {}. It was cut short or edited by hand; build the dataset again", file,
-         e.what());
-  }
-}
-
-// One object of the manifest: every field is asked for by name, and what was not asked for is refused.
-class Fields {
- public:
-  Fields(const Json& json, std::string file, std::string path)
-      : json_(json), file_(std::move(file)), path_(std::move(path)) {
-    if (!json.is_object()) wrong("an object", json);
-  }
-  std::string path(std::string_view name) const {
-    return path_.empty() ? std::string(name) : fmt::format("{}.{}", path_, name);
-  }
-  bool has(const char* name) const { return json_.contains(name); }
-  const Json& at(const char* name) {
-    seen_.insert(name);
-    const auto it = json_.find(name);
-    if (it == json_.end()) fail(ErrorKind::kData, "{}: the field \"{}\" is missing", file_, path(name));
-    return *it;
-  }
-  uint64_t whole(const char* name) {
-    const Json& v = at(name);
-    if (!v.is_number_unsigned()) fail_field(name, "a whole number >= 0", v);
-    return v.get<uint64_t>();
-  }
-  int64_t id(const char* name) {  // a token id, or null for none
-    const Json& v = at(name);
-    if (v.is_null()) return -1;
-    if (!v.is_number_unsigned() || v.get<uint64_t>() > INT32_MAX) fail_field(name, "a token id or null", v);
-    return v.get<int64_t>();
-  }
-  std::string text(const char* name) {
-    const Json& v = at(name);
-    if (!v.is_string()) fail_field(name, "a string", v);
-    return v.get<std::string>();
-  }
-  [[noreturn]] void fail_field(std::string_view name, std::string_view expected, const Json& found) const {
-    std::string shown = found.dump(-1, ' ', true, Json::error_handler_t::replace);
-    if (shown.size() > 60) shown = shown.substr(0, 60) + "...";
-    fail(ErrorKind::kData, "{}: field \"{}\": expected {}, found {}", file_, path(name), expected, shown);
-  }
-  void no_others() const {
-    for (const auto& item : json_.items())
-      if (!seen_.count(item.key()))
-        fail(ErrorKind::kData,
-             "{}: unknown field \"{}\": written by a newer Stoker? This one reads version {}", file_,
-             path(item.key()), kVersion);
-  }
-  const std::string& file() const { return file_; }
-
- private:
-  [[noreturn]] void wrong(std::string_view expected, const Json& found) const {
-    fail(ErrorKind::kData, "{}: field \"{}\": expected {}, found {}", file_, path_, expected,
-         found.type_name());
-  }
-  const Json& json_;
-  std::string file_, path_;
-  std::set<std::string> seen_;
-};
-
-bool safe_name(std::string_view name) {
-  return !name.empty() && name.size() <= 200 && name.front() != '.' &&
-         std::all_of(name.begin(), name.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-                  c == '-' || c == '.';
-         });
-}
-
-Json to_json(const FileRecord& f) {
-  return {{"name", f.name}, {"bytes", f.bytes}, {"xxh3_128", f.hash.hex()}};
-}
-
-FileRecord file_from(Fields& parent, const char* name) {
-  Fields f(parent.at(name), parent.file(), parent.path(name));
-  FileRecord out{f.text("name"), f.whole("bytes"), {}};
-  if (!safe_name(out.name))
-    fail(ErrorKind::kData,
-         "{}: field \"{}\": expected a plain file name (letters, digits, '_', '-', '.'), found \"{}\"",
-         parent.file(), f.path("name"), out.name);
-  out.hash = hash_from_hex(f.text("xxh3_128"), parent.file(), f.path("xxh3_128"));
-  f.no_others();
-  return out;
-}
-
-Json to_json(const ShardRecord& s) {
+Json shard_json(const ShardRecord& s) {
   Json json{{"documents", s.documents},
             {"tokens", s.tokens},
             {"text_bytes", s.text_bytes},
@@ -137,12 +31,12 @@ ShardRecord shard_from(const Json& json, TokenType type, const std::string& file
   ShardRecord s{f.whole("documents"),
                 f.whole("tokens"),
                 f.whole("text_bytes"),
-                file_from(f, "bin"),
-                file_from(f, "idx"),
+                f.file_record("bin"),
+                f.file_record("idx"),
                 {},
                 {}};
-  if (f.has("docs")) s.docs = file_from(f, "docs");
-  if (f.has("sums")) s.sums = file_from(f, "sums");
+  if (f.has("docs")) s.docs = f.file_record("docs");
+  if (f.has("sums")) s.sums = f.file_record("sums");
   f.no_others();
   const uint64_t expected = checked_mul(s.tokens, token_bytes(type), f.path("tokens"));
   if (s.bin.bytes != expected)
@@ -153,7 +47,7 @@ ShardRecord shard_from(const Json& json, TokenType type, const std::string& file
 
 SplitRecord split_from(const std::string& name, const Json& json, TokenType type, const std::string& file) {
   const std::string path = "splits." + name;
-  if (!safe_name(name)) fail(ErrorKind::kData, "{}: \"{}\" is no name for a split", file, name);
+  if (!is_plain_name(name)) fail(ErrorKind::kData, "{}: \"{}\" is no name for a split", file, name);
   Fields f(json, file, path);
   SplitRecord split{name, 0, 0, 0, {}};
   const uint64_t documents = f.whole("documents"), tokens = f.whole("tokens"),
@@ -195,7 +89,7 @@ Hash128 hash_from_hex(std::string_view hex, std::string_view file, std::string_v
 }
 
 std::string canonical_json(std::string_view json, std::string_view file) {
-  return parse_object(json, file).dump();
+  return parse_strict_object(json, file).dump();
 }
 
 void SplitRecord::add(ShardRecord shard) {
@@ -222,7 +116,7 @@ std::string Manifest::to_json() const {
   Json split_objects = Json::object();
   for (const auto& s : splits) {
     Json shards = Json::array();
-    for (const auto& shard : s.shards) shards.push_back(data::to_json(shard));
+    for (const auto& shard : s.shards) shards.push_back(shard_json(shard));
     split_objects[s.name] = {{"documents", s.documents},
                              {"tokens", s.tokens},
                              {"text_bytes", s.text_bytes},
@@ -244,7 +138,7 @@ std::string Manifest::to_json() const {
 
 Manifest Manifest::parse(std::string_view text, std::string_view file_view) {
   const std::string file(file_view);
-  const Json json = parse_object(text, file);
+  const Json json = parse_strict_object(text, file);
   Fields f(json, file, "");
   if (const auto format = f.text("format"); format != kFormat)
     fail(ErrorKind::kData, "{}: field \"format\": expected \"{}\", found \"{}\": not a Stoker dataset", file,
@@ -255,7 +149,7 @@ Manifest Manifest::parse(std::string_view text, std::string_view file_view) {
   Manifest m;
   m.token_type = token_type_from_string(f.text("token_type"), file);
   Fields tokenizer(f.at("tokenizer"), file, "tokenizer");
-  m.tokenizer.file = file_from(tokenizer, "file");
+  m.tokenizer.file = tokenizer.file_record("file");
   const uint64_t vocabulary = tokenizer.whole("vocabulary");
   if (vocabulary == 0 || vocabulary > INT32_MAX)
     fail(ErrorKind::kData, "{}: field \"tokenizer.vocabulary\": expected 1 to {}, found {}", file, INT32_MAX,
@@ -269,7 +163,7 @@ Manifest Manifest::parse(std::string_view text, std::string_view file_view) {
            m.tokenizer.vocabulary);
   tokenizer.no_others();
   Fields sources(f.at("sources"), file, "sources");
-  m.sources = file_from(sources, "file");
+  m.sources = sources.file_record("file");
   m.source_files = sources.whole("files");
   sources.no_others();
   const Json& settings = f.at("settings");

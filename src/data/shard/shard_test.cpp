@@ -80,7 +80,7 @@ TEST(TokenIndex, ReadsWhatAnIndependentWriterWrote) {
         std::string(STOKER_SOURCE_DIR) + "/tests/golden/megatron/" + (wide ? "i32" : "u16");
     const TokenFile file(io::real_file_system(), prefix + ".bin", prefix + ".idx");
     const auto docs = golden_documents(wide);
-    file.index().check(file.bin_bytes().size());
+    file.index().check(file.bin().size());
     ASSERT_EQ(file.index().documents(), docs.size());
     uint64_t at = 0;
     for (size_t d = 0; d < docs.size(); ++d) {

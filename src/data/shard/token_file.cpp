@@ -1,5 +1,8 @@
 #include "data/shard/token_file.h"
 
+#include <algorithm>
+#include <array>
+
 #include <cstring>
 #include <limits>
 
@@ -76,10 +79,9 @@ ShardRecord ShardWriter::finish() {
 TokenFile::TokenFile(io::FileSystem& fs, const std::string& bin_path, const std::string& idx_path)
     : bin_(fs.open_read(bin_path, io::Access::kRandom)),
       idx_(fs.open_read(idx_path, io::Access::kRandom)),
-      bytes_(bin_->map()),
       index_(TokenIndex::parse(idx_->map(), idx_path)) {
   const uint64_t width = token_bytes(index_.token_type());
-  tokens_ = bytes_.size() / width;
+  tokens_ = bin_->size() / width;
   const uint64_t n = index_.sequences();
   const uint64_t end =
       n == 0
@@ -87,17 +89,29 @@ TokenFile::TokenFile(io::FileSystem& fs, const std::string& bin_path, const std:
           : checked_add(checked_cast<uint64_t>(index_.pointer(n - 1), idx_path),
                         checked_mul(checked_cast<uint64_t>(index_.length(n - 1), idx_path), width, idx_path),
                         idx_path);
-  if (end != bytes_.size())
+  if (end != bin_->size())
     fail(ErrorKind::kData,
          "{}: its index ({}) says it ends at byte {}, found a file of {} bytes. It was cut short or "
          "overwritten",
-         bin_path, idx_path, end, bytes_.size());
+         bin_path, idx_path, end, bin_->size());
 }
 
 void TokenFile::read(uint64_t first, std::span<int32_t> out) const {
   STOKER_CHECK(first <= tokens_ && out.size() <= tokens_ - first, "tokens {}+{} of {}", first, out.size(),
                tokens_);
-  widen_tokens(index_.token_type(), bytes_.data() + first * token_bytes(index_.token_type()), out);
+  const TokenType type = index_.token_type();
+  const uint64_t width = token_bytes(type);
+  if (type == TokenType::kInt32) {
+    bin_->read_at(first * width, out.data(), out.size_bytes());
+    return;
+  }
+  std::array<std::byte, 8192> buffer;
+  for (size_t done = 0; done < out.size();) {
+    const size_t n = std::min(out.size() - done, buffer.size() / width);
+    bin_->read_at((first + done) * width, buffer.data(), n * width);
+    widen_tokens(type, buffer.data(), out.subspan(done, n));
+    done += n;
+  }
 }
 
 uint64_t TokenFile::sequence_of(uint64_t token) const {

@@ -46,7 +46,8 @@ class ShardWriter {
   uint64_t tokens_ = 0, text_bytes_ = 0;
 };
 
-// An open shard, mapped. Thread-safe.
+// An open shard: its index mapped, tokens read where they are asked for (a file that goes away is then a Storage error and no signal,
+// and nothing of a far one is fetched in vain). Thread-safe.
 class TokenFile {
  public:
   // Checks in O(1) that the last sequence of the index ends where the .bin does; TokenIndex::check() does the
@@ -61,11 +62,10 @@ class TokenFile {
   uint64_t first_token(uint64_t sequence) const { return index_.first_token(sequence, tokens_); }
   uint64_t document_start(uint64_t document) const { return index_.document_start(document, tokens_); }
   uint64_t document_of(uint64_t token) const { return index_.document_of(token, tokens_); }
-  std::span<const std::byte> bin_bytes() const { return bytes_; }
+  const io::ReadableFile& bin() const { return *bin_; }
 
  private:
   std::unique_ptr<io::ReadableFile> bin_, idx_;
-  std::span<const std::byte> bytes_;
   TokenIndex index_;
   uint64_t tokens_ = 0;
 };

@@ -13,18 +13,24 @@ namespace stoker::tokenizer {
 Bpe::Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& merges)
     : byte_tokens_(byte_tokens) {
   const size_t size = std::bit_ceil(std::max<size_t>(16, merges.size() * 2));
-  slots_.resize(size);
+  slots_.assign(size, kEmpty);
   mask_ = size - 1;
   shift_ = 64 - std::countr_zero(size);
   for (const Merge& m : merges) {
-    short_ranks_ &= m.rank < (1u << 26) - 1;
-    size_t i = home(m.left, m.right);
-    while (slots_[i].left >= 0 && (slots_[i].left != m.left || slots_[i].right != m.right))
-      i = (i + 1) & mask_;
-    slots_[i] = {
-        m.left, m.right, {m.rank, m.result}};  // a pair listed twice has its last rank, as in the reference
+    if (m.rank >= (1u << kRankBits) - 1)
+      fail(ErrorKind::kData, "a merge has rank {}: at most {} merges are supported", m.rank,
+           (1u << kRankBits) - 1);
+    if (m.left < 0 || m.right < 0 || std::max(m.left, m.right) >= (1 << kIdBits) - 1)
+      fail(ErrorKind::kData, "a merge joins tokens {} and {}: expected ids from 0 to {}", m.left, m.right,
+           (1 << kIdBits) - 2);
+    const uint64_t key = pair_key(m.left, m.right);
+    size_t i = home(key);
+    while (slots_[i] != kEmpty && slots_[i] >> kRankBits != key) i = (i + 1) & mask_;
+    slots_[i] = key << kRankBits | m.rank;  // a pair listed twice has its last rank, as in the reference
+    if (m.rank >= results_.size()) results_.resize(size_t{m.rank} + 1, -1);
+    results_[m.rank] = m.result;
   }
-  byte_pairs_.resize(65536, Found{kNone, -1});
+  byte_pairs_.resize(65536, kNone);
   for (size_t l = 0; l < 256; ++l)
     for (size_t r = 0; r < 256; ++r)
       if (byte_tokens_[l] >= 0 && byte_tokens_[r] >= 0)
@@ -40,7 +46,7 @@ void Bpe::no_token(uint8_t byte) {
 }
 
 void Bpe::merge(std::string_view piece, std::vector<int32_t>& out) const {
-  if (piece.size() > kShortPiece || !short_ranks_) return merge_long(piece, out);
+  if (piece.size() > kShortPiece) return merge_long(piece, out);
   int32_t tokens[kShortPiece];
   out.insert(out.end(), tokens, tokens + merge_short(piece, tokens));
 }
@@ -51,11 +57,9 @@ size_t Bpe::merge_short(std::string_view piece, int32_t* tokens) const {
   const auto* bytes = reinterpret_cast<const uint8_t*>(piece.data());
   const size_t n = piece.size();
   alignas(16) uint32_t order[kShortPiece];
-  int32_t result[kShortPiece];
   uint8_t next[kShortPiece + 1], previous[kShortPiece + 1];
-  auto set = [&](size_t i, Found f) {
-    order[i] = f.rank == kNone ? kNone : f.rank << 6 | static_cast<uint32_t>(i);
-    result[i] = f.id;
+  auto set = [&](size_t i, uint32_t rank) {
+    order[i] = rank == kNone ? kNone : rank << 6 | static_cast<uint32_t>(i);
   };
   const size_t groups = (n + 3) / 4;
   for (size_t i = n ? n - 1 : 0; i < groups * 4; ++i) order[i] = kNone;
@@ -77,11 +81,11 @@ size_t Bpe::merge_short(std::string_view piece, int32_t* tokens) const {
     const auto best = static_cast<uint32_t>(_mm_cvtsi128_si32(least));
     if (best == kNone) break;
     const size_t i = best & 63, gone = next[i], after = next[gone], before = previous[i];
-    tokens[i] = result[i];
+    tokens[i] = results_[best >> 6];
     order[gone] = kNone;
     next[i] = static_cast<uint8_t>(after);
     previous[after] = static_cast<uint8_t>(i);
-    set(i, after < n ? find(tokens[i], tokens[after]) : Found{kNone, -1});
+    set(i, after < n ? find(tokens[i], tokens[after]) : kNone);
     if (i) set(before, find(tokens[before], tokens[i]));
   }
   size_t count = 0;
@@ -97,7 +101,6 @@ void Bpe::merge_long(std::string_view piece, std::vector<int32_t>& out) const {
     int32_t token;
     uint32_t previous, next;
     uint32_t rank;  // of the pair that starts here; an older entry of the queue is recognised by it
-    int32_t merged;
   };
   std::vector<Node> nodes(n);
   using Candidate = std::pair<uint32_t, uint32_t>;  // rank, position
@@ -106,18 +109,17 @@ void Bpe::merge_long(std::string_view piece, std::vector<int32_t>& out) const {
   for (size_t i = 0; i < n; ++i) {
     const int32_t token = byte_tokens_[bytes[i]];
     if (token < 0) no_token(bytes[i]);
-    const Found f = i + 1 < n ? byte_pairs_[size_t{bytes[i]} << 8 | bytes[i + 1]] : Found{kNone, -1};
+    const uint32_t rank = i + 1 < n ? byte_pairs_[size_t{bytes[i]} << 8 | bytes[i + 1]] : kNone;
     const auto at = static_cast<uint32_t>(i);
-    nodes[i] = {token, i ? at - 1 : kNone, i + 1 < n ? at + 1 : kNone, f.rank, f.id};
-    if (f.rank != kNone) heap.emplace_back(f.rank, at);
+    nodes[i] = {token, i ? at - 1 : kNone, i + 1 < n ? at + 1 : kNone, rank};
+    if (rank != kNone) heap.emplace_back(rank, at);
   }
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>{},
                                                                                std::move(heap));
   auto refresh = [&](uint32_t i) {
     Node& a = nodes[i];
-    const Found f = a.next == kNone ? Found{kNone, -1} : find(a.token, nodes[a.next].token);
-    a.rank = f.rank, a.merged = f.id;
-    if (f.rank != kNone) queue.emplace(f.rank, i);
+    a.rank = a.next == kNone ? kNone : find(a.token, nodes[a.next].token);
+    if (a.rank != kNone) queue.emplace(a.rank, i);
   };
   while (!queue.empty()) {
     const auto [rank, i] = queue.top();
@@ -125,7 +127,7 @@ void Bpe::merge_long(std::string_view piece, std::vector<int32_t>& out) const {
     Node& a = nodes[i];
     if (a.rank != rank || a.token < 0) continue;
     Node& b = nodes[a.next];
-    a.token = a.merged;
+    a.token = results_[rank];
     b.token = -1, b.rank = kNone;
     a.next = b.next;
     if (a.next != kNone) nodes[a.next].previous = i;

@@ -1,7 +1,10 @@
 #include "data/tokenizer/encode_cache.h"
 
+#include <nmmintrin.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 
@@ -94,48 +97,96 @@ void EncodeCache::encode_long(std::string_view piece, std::vector<int32_t>& out)
   long_tokens_.insert(long_tokens_.end(), scratch_.begin(), scratch_.end());
 }
 
+namespace {
+
+// Keys as in piece_key.h, made and compared as whole vectors. A longer piece gets length 16: no slot has it.
+struct KeyShape {
+  __m128i mask, length;
+};
+const auto kKeyShapes = [] {
+  std::array<KeyShape, kMaxKeyBytes + 2> shapes;
+  for (size_t length = 0; length < shapes.size(); ++length) {
+    alignas(16) uint8_t mask[16] = {}, last[16] = {};
+    std::memset(mask, 0xFF, std::min(length, kMaxKeyBytes));
+    last[15] = static_cast<uint8_t>(length);
+    shapes[length] = {_mm_load_si128(reinterpret_cast<const __m128i*>(mask)),
+                      _mm_load_si128(reinterpret_cast<const __m128i*>(last))};
+  }
+  return shapes;
+}();
+
+inline __m128i vector_key(const char* data, size_t size) {  // 16 bytes are readable
+  const KeyShape& shape = kKeyShapes[std::min(size, kMaxKeyBytes + 1)];
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data));
+  return _mm_or_si128(_mm_and_si128(bytes, shape.mask), shape.length);
+}
+
+inline uint32_t hash_vector(__m128i key) {
+  const uint64_t low = _mm_crc32_u64(0, static_cast<uint64_t>(_mm_cvtsi128_si64(key)));
+  return static_cast<uint32_t>(_mm_crc32_u64(low, static_cast<uint64_t>(_mm_extract_epi64(key, 1))));
+}
+
+inline bool same(__m128i a, __m128i b) { return _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xFFFF; }
+
+}  // namespace
+
 void EncodeCache::encode(const PieceFinder& find, std::string_view text, std::vector<int32_t>& out) {
   size_t ends[kPieceBatch];
-  PieceKey keys[kPieceBatch];
+  __m128i keys[kPieceBatch];
   uint32_t homes[kPieceBatch];
-  int32_t tokens[kPieceBatch * kInline + 1];
+  int32_t tokens[kPieceBatch * kInline + 4];
   for (size_t begin = 0; begin < text.size();) {
     const size_t count = find(text, begin, ends, kPieceBatch);
     // First all keys, so that the table's cache lines are under way when they are looked at.
-    size_t at = begin;
-    for (size_t i = 0; i < count; ++i) {
-      const size_t size = ends[i] - at;
-      keys[i] = make_key(text.data() + at, size, text.size() - at);
-      homes[i] = static_cast<uint32_t>(hash_key(keys[i]) >> (64 - kBucketBits));
+    size_t at = begin, safe = 0;
+    auto take = [&](size_t i, __m128i key) {
+      keys[i] = key;
+      homes[i] = hash_vector(key) & (kBuckets - 1);
       __builtin_prefetch(buckets_ + homes[i]);
       at = ends[i];
+    };
+    if (ends[count - 1] + 16 <= text.size()) [[likely]]
+      for (; safe < count; ++safe) take(safe, vector_key(text.data() + at, ends[safe] - at));
+    for (; safe < count; ++safe) {
+      char bytes[16] = {};
+      std::memcpy(bytes, text.data() + at, std::min<size_t>(16, text.size() - at));
+      take(safe, vector_key(bytes, ends[safe] - at));
     }
     int32_t* to = tokens;
     for (size_t i = 0; i < count; ++i) {
-      const std::string_view piece(text.data() + begin, ends[i] - begin);
-      begin = ends[i];
       const Slot* slot = &buckets_[homes[i]].slot[0];
-      if (piece.size() > kMaxKeyBytes) [[unlikely]] {
-        out.insert(out.end(), tokens, to);
-        to = tokens;
-        encode_long(piece, out);
-        continue;
-      }
       // Which of the two it is cannot be predicted, so it is computed.
-      auto differs = [&](const Slot& s) { return (s.key.low ^ keys[i].low) | (s.key.high ^ keys[i].high); };
-      slot += differs(*slot) != 0;
-      if (differs(*slot)) [[unlikely]]
-        slot = &find_or_insert(homes[i], keys[i], piece);
+      auto is = [&](const Slot& s) {
+        return same(_mm_load_si128(reinterpret_cast<const __m128i*>(&s)), keys[i]);
+      };
+      const bool first = is(slot[0]), second = is(slot[1]);
+      slot += !first;
+      if (!(first | second)) [[unlikely]] {
+        const size_t from = i ? ends[i - 1] : begin;
+        const std::string_view piece = text.substr(from, ends[i] - from);
+        if (piece.size() > kMaxKeyBytes) {
+          out.insert(out.end(), tokens, to);
+          to = tokens;
+          encode_long(piece, out);
+          continue;
+        }
+        PieceKey key;
+        std::memcpy(static_cast<void*>(&key), keys + i, sizeof key);
+        slot = &find_or_insert(homes[i], key, piece);
+      }
       if (slot->count <= kInline) [[likely]] {
-        std::memcpy(to, slot->tokens, sizeof slot->tokens);
+        // The count goes along as a fourth value that the next one overwrites.
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                         _mm_load_si128(reinterpret_cast<const __m128i*>(slot->tokens)));
         to += slot->count;
       } else {
         out.insert(out.end(), tokens, to);
         to = tokens;
-        const auto* first = spilled_.data() + slot->tokens[0];
-        out.insert(out.end(), first, first + slot->count);
+        const auto* first_token = spilled_.data() + slot->tokens[0];
+        out.insert(out.end(), first_token, first_token + slot->count);
       }
     }
+    begin = ends[count - 1];
     out.insert(out.end(), tokens, to);
   }
 }

@@ -15,7 +15,8 @@
 namespace stoker::tokenizer {
 namespace {
 
-constexpr int32_t kMaxId = 1 << 22;  // far above any vocabulary; bounds the tables that are indexed by id
+constexpr int32_t kMaxId =
+    (1 << 21) - 1;  // far above any vocabulary; bounds the tables that are indexed by id
 
 void check_definition(const Definition& d) {
   for (size_t i = 0; i < d.vocab.size(); ++i) {

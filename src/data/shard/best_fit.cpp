@@ -1,11 +1,11 @@
-#include "data/corpus/factory_pack.h"
+#include "data/shard/best_fit.h"
 
 #include <algorithm>
 #include <bit>
 
 #include "base/error.h"
 
-namespace stoker::corpus {
+namespace stoker::data {
 namespace {
 
 // Over room 0..length: which amounts of room some open row has. Answers "the least room of at least x".
@@ -83,4 +83,4 @@ PackPlan pack_concatenate(std::span<const uint32_t> document_tokens, uint32_t le
   return plan;
 }
 
-}  // namespace stoker::corpus
+}  // namespace stoker::data

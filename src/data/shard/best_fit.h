@@ -1,4 +1,4 @@
-// data/corpus/factory_pack.h
+// data/shard/best_fit.h
 // How documents fill rows of a fixed length, and what is wasted.
 //   concatenate   documents back to back, cut every L tokens: nothing is padded, many documents are cut
 //   best fit      only documents longer than L are cut (into pieces of L and a rest); pieces then go, longest first, each
@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-namespace stoker::corpus {
+namespace stoker::data {
 
 struct PackPiece {
   uint32_t document;
@@ -32,4 +32,4 @@ PackPlan pack_best_fit(std::span<const uint32_t> document_tokens, uint32_t lengt
 // Rows and cut documents only.
 PackPlan pack_concatenate(std::span<const uint32_t> document_tokens, uint32_t length);
 
-}  // namespace stoker::corpus
+}  // namespace stoker::data

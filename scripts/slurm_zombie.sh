@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+# Slurm as it is when a node dies: its daemon is gone, the job is requeued elsewhere, and the old ranks still run. A real
+# slurmctld with four slurmd on this machine, `srun stoker train` in an allocation; then
+#   1. the allocation trains to the single worker's weights,
+#   2. the daemon of one node is killed in the middle of a run: Slurm requeues the job while the first attempt still runs. The
+#      second attempt takes over; every process of the first one must find itself fenced and write nothing more,
+#   3. a rank that was stopped (SIGSTOP) and given up wakes: it writes neither gradients nor checkpoints.
+# slurm_zombie.sh PROGRAM; exits 77 with the reason where Slurm is not installed (package slurm-wlm). No root needed.
+set -euo pipefail
+program=$(readlink -f "${1:?usage: slurm_zombie.sh PROGRAM}")
+source=$(cd "$(dirname "$0")/.." && pwd)
+skip() { echo "skipped: $*"; exit 77; }
+die() { echo "FAILED: $*" >&2; tail -n 5 "$place"/run*.out "$place"/run*/events.jsonl >&2 2>/dev/null || true; exit 1; }
+export PATH=$PATH:/usr/sbin:/sbin
+for tool in slurmctld slurmd srun sbatch scontrol; do
+  command -v "$tool" >/dev/null || skip "$tool is not installed (package slurm-wlm)"
+done
+
+place=$(mktemp -d)
+daemons=()
+finish() {
+  for pid in "${daemons[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
+  # Steps and ranks outlive their daemons: that is the point. Only what runs from this place is ended.
+  local pid
+  for pid in $(pgrep -f "$place" || true); do [ "$pid" = $$ ] || kill -9 "$pid" 2>/dev/null || true; done
+  rm -rf "$place"
+}
+trap finish EXIT
+user=$(id -un) host=$(hostname -s)
+port=$((20000 + $$ % 20000))
+export SLURM_CONF=$place/slurm.conf
+cat >"$SLURM_CONF" <<CONF
+ClusterName=test
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$port
+AuthType=auth/none
+CredType=cred/none
+SlurmUser=$user
+SlurmdUser=$user
+StateSaveLocation=$place/state
+SlurmctldPidFile=$place/slurmctld.pid
+SlurmctldLogFile=$place/slurmctld.log
+SlurmdPidFile=$place/slurmd.%n.pid
+SlurmdLogFile=$place/slurmd.%n.log
+SlurmdSpoolDir=$place/spool.%n
+TmpFS=$place/tmp.%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SlurmdParameters=config_overrides
+SchedulerParameters=bf_interval=1,sched_interval=2
+AuthInfo=cred_expire=5
+ReturnToService=2
+SlurmdTimeout=5
+KillWait=2
+MpiDefault=none
+NodeName=n[0-3] NodeHostname=$host NodeAddr=127.0.0.1 Port=[$((port + 1))-$((port + 4))] CPUs=2 RealMemory=4000
+PartitionName=all Nodes=n[0-3] Default=YES State=UP
+CONF
+mkdir "$place/state"
+for n in n0 n1 n2 n3; do mkdir "$place/spool.$n" "$place/tmp.$n"; done
+slurmctld -D >"$place/slurmctld.out" 2>&1 & daemons+=($!)
+declare -A slurmd
+for n in n0 n1 n2 n3; do slurmd -D -N "$n" >"$place/$n.out" 2>&1 & slurmd[$n]=$!; daemons+=($!); done
+for _ in $(seq 100); do
+  [ "$(sinfo -h -t idle -o %D 2>/dev/null || true)" = 4 ] && break
+  sleep 0.2
+done
+[ "$(sinfo -h -t idle -o %D)" = 4 ] || die "four slurmd did not come up"
+echo "slurmctld with four slurmd is up"
+
+# A small text, its tokens, a small model.
+cd "$place"
+export STOKER_LOOPBACK=1  # all nodes are this machine
+mkdir text
+for i in $(seq 30); do sed "s/^/$i /" "$source/tests/golden/tokenizer/training.txt" | head -c 3000 >"text/$i.txt" || true; done
+"$program" data prepare text --out data --vocab-size 400 --held-out 0 >/dev/null 2>&1
+cat >recipe.toml <<'TOML'
+[run]
+dir = "single"
+[model]
+layers = 1
+hidden = 32
+heads = 2
+ffn = 64
+vocab = 400
+[data]
+path = "data"
+sequence_length = 16
+[train]
+threads = 1
+steps = 400
+global_batch = 8
+micro_batch = 1
+virtual_ranks = 8
+[checkpoint]
+every = 50
+TOML
+train() { echo "train recipe.toml --quiet --zero 1 --transport gloo --timeout 2"; }
+weights() { "$program" ckpt show "$1" --json | sed -n 's/.*"weights_hash": "\(.*\)".*/\1/p'; }
+batches() { cat "$1/ledger.jsonl" 2>/dev/null | wc -l; }
+until_batches() { # run count
+  for _ in $(seq 600); do [ "$(batches "$1")" -ge "$2" ] && return; sleep 0.1; done
+  die "$1 did not reach batch $2"
+}
+
+"$program" train recipe.toml --quiet >/dev/null
+single=$(weights single)
+# shellcheck disable=SC2046
+timeout 120 srun -N4 -n4 --kill-on-bad-exit=1 "$program" $(train) --set run.dir='"run1"' >run1.out 2>&1 || die "srun stoker train failed"
+[ "$(weights run1)" = "$single" ] || die "weights in the allocation differ from the single worker's"
+[ "$(batches run1)" = 400 ] || die "the ledger has $(batches run1) batches"
+echo "ok: srun -N4 stoker train gives the single worker's weights $single"
+
+long="--set train.steps=1000000 --set checkpoint.every=100"
+same_as_alone() { # run: its last checkpoint against one worker trained to the same step
+  local step
+  step=$("$program" ckpt show "$1" --json | sed -n 's/^ *"step": \([0-9]*\).*/\1/p' | head -1)
+  # shellcheck disable=SC2086
+  "$program" train recipe.toml --quiet $long --until "$step" --set run.dir="\"$1.alone\"" >/dev/null 2>&1 || true
+  [ "$(weights "$1")" = "$(weights "$1.alone")" ] || die "$1: weights at step $step differ from the single worker's"
+  [ "$(batches "$1")" = "$step" ] || die "$1: the ledger has $(batches "$1") batches after step $step"
+  [ "$(sed 's/.*"first_sample":\([0-9]*\).*/\1/' "$1/ledger.jsonl" | sort -n | uniq -d | wc -l)" = 0 ] || die "$1: samples repeated"
+  echo "ok: $1 at step $step has the single worker's weights, every sample once"
+}
+event() { # run text: waits for an event
+  for _ in $(seq 300); do grep -q "$2" "$1/events.jsonl" 2>/dev/null && return; sleep 0.1; done
+  die "$1: no event $2"
+}
+gone() { # pid seconds
+  for _ in $(seq $((10 * $2))); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+  return 1
+}
+
+# A rank that was given up wakes.
+# shellcheck disable=SC2046,SC2086
+srun -N4 -n4 --kill-on-bad-exit=0 "$program" $(train) $long --set run.dir='"run2"' >run2.out 2>&1 & step=$!
+until_batches run2 50
+sleeper=$(sed -n 's/.*"kind":"joined".*"pid":\([0-9]*\).*"worker":"\([^"]*\.r2\)".*/\1/p' run2/events.jsonl)
+kill -STOP "$sleeper"
+event run2 '"kind":"silent"'
+until_batches run2 $(($(batches run2) + 50))
+kill -CONT "$sleeper"
+gone "$sleeper" 15 || die "the rank that woke still runs"
+event run2 '"kind":"fenced-call"'
+until_batches run2 $(($(batches run2) + 50))
+for pid in $(pgrep -f "^$program train recipe.toml.*run2" || true); do kill -TERM "$pid" 2>/dev/null || true; done
+wait "$step" || true
+same_as_alone run2
+
+# A node dies; Slurm requeues the job elsewhere; the rank on the dead node, with the coordinator beside it, lives on.
+cat >job.sh <<JOB
+#!/bin/sh
+exec srun -n3 --kill-on-bad-exit=0 $program $(train) $long --set run.dir='"run3"'
+JOB
+job=$(sbatch --parsable -N3 -n3 --requeue --open-mode=append -o "$place/run3.out" job.sh)
+until_batches run3 150
+node=$(scontrol show job "$job" | sed -n 's/.*BatchHost=\(n[0-3]\).*/\1/p')
+zombie=$(sed -n 's/.*"kind":"joined".*"pid":\([0-9]*\).*"worker":"j[0-9.]*\.0\.r0".*/\1/p' run3/events.jsonl)
+# It hangs for a while, as ranks of dying nodes do: Slurm's own SIGTERM would let it save and leave.
+kill -STOP "$zombie"
+kill -9 "${slurmd[$node]}"
+echo "killed the slurmd of $node; rank 0 there is process $zombie"
+restarted() { scontrol show job "$job" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p'; }
+for _ in $(seq 600); do [ "$(restarted)" != 0 ] && break; sleep 0.1; done
+[ "$(restarted)" != 0 ] || die "Slurm did not requeue the job"
+event run3 '"worker":"j[0-9.]*\.1\.r0"'
+event run3 '"kind":"resume"'
+until_batches run3 $(($(batches run3) + 20))
+kill -0 "$zombie" 2>/dev/null || die "there is no zombie: the rank ended with its daemon"
+kill -CONT "$zombie"
+echo "Slurm requeued the job and it trains elsewhere; the zombie wakes"
+gone "$zombie" 20 || die "the zombie still runs"
+grep -q "another coordinator\|belongs to an attempt" run3/events.jsonl || die "nobody noticed the zombie"
+until_batches run3 $(($(batches run3) + 100))
+for pid in $(pgrep -f "^$program train recipe.toml.*run3" || true); do kill -TERM "$pid" 2>/dev/null || true; done
+for _ in $(seq 100); do [ -z "$(pgrep -f "^$program train recipe.toml.*run3")" ] && break; sleep 0.1; done
+same_as_alone run3
+echo "ok: the second attempt took over; the zombie was put out and wrote nothing more"

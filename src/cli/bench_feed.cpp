@@ -1,0 +1,312 @@
+// The online feed measured: starting anywhere in a very large dataset, and what training waits for data that lies far away.
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/progress.h"
+#include "base/random.h"
+#include "base/stop.h"
+#include "cli/command.h"
+#include "data/loader/feed.h"
+#include "data/loader/prefetcher.h"
+#include "data/loader/staged_source.h"
+#include "data/shard/dataset_writer.h"
+#include "io/memory_file_system.h"
+#include "io/object_store.h"
+#include "net/file_server.h"
+
+namespace stoker::cli {
+namespace {
+using Json = nlohmann::json;
+
+struct Flags {
+  double samples = 1e10, delay_ms = 50, step_ms = 250, seconds = 10;
+  int64_t length = 2048, rows = 8, mb = 96, cache_mb = 24;
+  bool start_only = false, json = false;
+};
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v.empty() ? 0 : v[v.size() / 2];
+}
+
+// ---- Starting anywhere
+
+constexpr uint64_t kDocument = 700;  // tokens of each made-up document
+
+// Tokens that are a function of their place, so that a dataset of any size needs no disk.
+class MadeUpShards final : public data::ShardSource {
+ public:
+  explicit MadeUpShards(uint64_t per_shard) : per_shard_(per_shard) {}
+  void read(size_t shard, uint64_t first, std::span<int32_t> out) override {
+    for (size_t i = 0; i < out.size(); ++i) {
+      const uint64_t at = shard * per_shard_ + first + i;
+      out[i] =
+          (first + i) % kDocument == kDocument - 1 ? 0 : static_cast<int32_t>(1 + at * 2654435761u % 49999);
+    }
+  }
+  void document_starts(size_t, uint64_t first, uint64_t count, std::vector<uint64_t>& out) override {
+    for (uint64_t at = (first + kDocument - 1) / kDocument * kDocument; at < first + count; at += kDocument)
+      out.push_back(at);
+  }
+  std::unique_ptr<io::ReadableFile> open_side(const data::FileRecord&) override {
+    fail(ErrorKind::kInternal, "made-up shards have no files");
+  }
+
+ private:
+  uint64_t per_shard_;
+};
+
+Json bench_start(const Flags& f) {
+  constexpr uint64_t kPerShard = kDocument * 1'500'000;  // about 2 GB of uint16
+  const auto tokens = static_cast<uint64_t>(f.samples * static_cast<double>(f.length));
+  const uint64_t shards = std::max<uint64_t>(1, (tokens + kPerShard - 1) / kPerShard);
+  io::MemoryFileSystem fs;
+  data::Manifest m;
+  m.tokenizer = {{"tokenizer.json", 2, hash128("{}")}, 50000, 0, -1};
+  m.sources = {"sources.jsonl", 0, hash128("")};
+  data::SplitRecord split{"train", 0, 0, 0, {}};
+  for (uint64_t s = 0; s < shards; ++s) {
+    const std::string name = fmt::format("train_{:06}", s);
+    const auto file = [&](const char* ending, uint64_t bytes) {
+      return data::FileRecord{name + ending, bytes, hash128(name + ending)};
+    };
+    const uint64_t documents = kPerShard / kDocument;
+    split.add({documents, kPerShard, 4 * kPerShard, file(".bin", 2 * kPerShard),
+               file(".idx", 42 + 20 * documents), file(".docs", 24 + 40 * documents),
+               file(".sums", 32 + 8 * (2 * kPerShard / (256 * 1024)))});
+  }
+  m.splits.push_back(split);
+  const std::string text = m.to_json();
+  {
+    const auto file = fs.create("manifest.json");
+    file->append(text);
+    file->close();
+  }
+  Json out{{"shards", shards}, {"manifest_bytes", text.size()}, {"sources", Json::array()}};
+  for (const size_t sources : {size_t{1}, size_t{3}}) {
+    std::vector<double> open_s, build_s, first_s, last_s;
+    uint64_t samples = 0;
+    for (int round = 0; round < 5 && !stop_requested(); ++round) {
+      data::FeedOptions options;
+      options.sequence_length = f.length;
+      options.seed = static_cast<uint64_t>(round);
+      data::LoaderOptions one;
+      one.sequence_length = f.length;
+      one.seed = options.seed;
+      double began = monotonic_s();
+      const auto dataset = data::Dataset::open(fs, "manifest.json");
+      open_s.push_back(monotonic_s() - began);
+      began = monotonic_s();
+      std::vector<data::Loader> loaders;
+      for (size_t s = 0; s < sources; ++s) {
+        loaders.emplace_back(dataset, one, std::make_unique<MadeUpShards>(kPerShard));
+        data::FeedSource source;
+        source.name = fmt::format("s{}", s);
+        source.weight = static_cast<double>(1 + s);
+        options.sources.push_back(source);
+      }
+      if (sources > 1) options.phases = {{1'000'000'007, {{"s0", 3}, {"s2", 1}}}};
+      const data::Feed feed(std::move(loaders), options);
+      build_s.push_back(monotonic_s() - began);
+      samples = feed.loader(0).samples_per_epoch() * sources;
+      data::Batch batch;
+      const auto fill = [&](uint64_t at, std::vector<double>& into) {
+        const double start = monotonic_s();
+        feed.fill(at, f.rows, batch);
+        into.push_back(monotonic_s() - start);
+      };
+      fill(0, first_s);
+      fill(samples - static_cast<uint64_t>(f.rows), last_s);
+    }
+    out["sources"].push_back({{"datasets", sources},
+                              {"samples", samples},
+                              {"open_s", median(open_s)},
+                              {"construct_s", median(build_s)},
+                              {"first_batch_s", median(first_s)},
+                              {"last_batch_s", median(last_s)}});
+  }
+  return out;
+}
+
+// ---- Waiting
+
+struct Case {
+  const char* name;
+  bool remote, near;
+  uint64_t cache_bytes;
+};
+
+// A dataset of random tokens in a folder of its own that goes away with it.
+class Folder {
+ public:
+  explicit Folder(int64_t megabytes)
+      : path_((std::filesystem::temp_directory_path() / fmt::format("stoker-bench-feed-{}", ::getpid()))
+                  .string()) {
+    std::filesystem::create_directories(path_);
+    auto& fs = io::real_file_system();
+    data::DatasetWriterOptions options;
+    options.shard_bytes = uint64_t{16} << 20;
+    data::DatasetWriter writer(fs, path_ + "/set", data::TokenType::kUint16, options);
+    std::vector<int32_t> tokens(kDocument);
+    const auto documents = static_cast<uint64_t>(megabytes) * 1'000'000 / (2 * kDocument);
+    for (uint64_t d = 0; d < documents; ++d) {
+      for (size_t i = 0; i + 4 < kDocument; i += 4) {
+        const auto four = philox({9, d}, i);
+        for (size_t k = 0; k < 4; ++k) tokens[i + k] = static_cast<int32_t>(1 + four[k] % 49999);
+      }
+      tokens.back() = 0;
+      writer.add("train", tokens, {hash128(&d, sizeof d), 4 * kDocument, d, 0});
+    }
+    data::Manifest m;
+    m.tokenizer = {writer.add_file("tokenizer.json", "{}"), 50000, 0, -1};
+    m.sources = writer.add_file("sources.jsonl", "{\"name\":\"made up\"}\n");
+    m.source_files = 1;
+    writer.commit(std::move(m));
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  Folder(const Folder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+Json bench_wait(const Flags& f) {
+  const Folder folder(f.mb);
+  net::FileServer server({folder.path(), "127.0.0.1", 0, f.delay_ms / 1000});
+  auto& fs = io::real_file_system();
+  io::ObjectFileSystem urls(fs);
+  Json out = Json::array();
+  const auto big = static_cast<uint64_t>(f.mb) * 2'000'000,
+             small = static_cast<uint64_t>(f.cache_mb) * 1'000'000;
+  for (const Case& c : {Case{"local disk", false, false, 0}, Case{"far, cache holds it", true, false, big},
+                        Case{"far, small cache, near order", true, true, small}}) {
+    if (stop_requested()) break;
+    data::LoaderOptions options;
+    options.sequence_length = f.length;
+    options.seed = 5;
+    if (c.near) options.shuffle_rows = small / 2 / (2 * static_cast<uint64_t>(f.length));
+    const std::string path = c.remote ? server.url() + "/set" : folder.path() + "/set";
+    const uint64_t requests = server.requests(), bytes = server.bytes();
+    double began = monotonic_s();
+    std::unique_ptr<data::Loader> loader;
+    data::StagedShardSource* staged = nullptr;
+    if (c.remote) {
+      data::StagingOptions staging;
+      staging.cache_directory = fmt::format("{}/cache-{}", folder.path(), c.near);
+      staging.cache_bytes = c.cache_bytes;
+      const auto dataset = data::Dataset::open(urls, path);
+      auto source = std::make_unique<data::StagedShardSource>(urls, fs, dataset, "train", staging);
+      staged = source.get();
+      loader = std::make_unique<data::Loader>(dataset, options, std::move(source));
+    } else {
+      loader = std::make_unique<data::Loader>(fs, path, options);
+    }
+    data::Prefetcher prefetcher(*loader, f.rows, 0, 4);
+    data::Batch batch;
+    prefetcher.next(batch);
+    const double first_s = monotonic_s() - began;
+    const double waited_before = prefetcher.wait_s();
+    began = monotonic_s();
+    int64_t steps = 0;
+    double longest = 0;
+    for (; monotonic_s() - began < f.seconds && !stop_requested(); ++steps) {
+      system_clock().sleep_s(f.step_ms / 1000);
+      const double before = prefetcher.wait_s();
+      prefetcher.next(batch);
+      longest = std::max(longest, prefetcher.wait_s() - before);
+    }
+    const double took = monotonic_s() - began, waited = prefetcher.wait_s() - waited_before;
+    Json row{{"case", c.name},
+             {"first_batch_s", first_s},
+             {"steps", steps},
+             {"wait_s", waited},
+             {"wait_share", waited / took},
+             {"longest_wait_s", longest},
+             {"requests", server.requests() - requests},
+             {"fetched_bytes", server.bytes() - bytes},
+             {"used_bytes", 2 * (steps + 1) * f.rows * f.length}};
+    if (staged)
+      row["cached_bytes"] = staged->stats().cached_bytes,
+      row["waited_blocks"] = staged->stats().waited_blocks;
+    out.push_back(std::move(row));
+  }
+  return out;
+}
+
+void print(const Json& start, const Json& waits, const Flags& f) {
+  fmt::print("starting anywhere: {} shards, manifest {}\n", start["shards"].get<uint64_t>(),
+             human_bytes(start["manifest_bytes"].get<double>()));
+  for (const auto& s : start["sources"])
+    fmt::print(
+        "  {} dataset{}, {} samples: manifest read in {:.1f} ms, feed made in {:.2f} ms, first batch {:.3f} "
+        "ms, "
+        "batch at the far end {:.3f} ms\n",
+        s["datasets"].get<uint64_t>(), s["datasets"] == 1 ? "" : "s", human_count(s["samples"].get<double>()),
+        s["open_s"].get<double>() * 1e3, s["construct_s"].get<double>() * 1e3,
+        s["first_batch_s"].get<double>() * 1e3, s["last_batch_s"].get<double>() * 1e3);
+  if (waits.empty()) return;
+  fmt::print("\nwaiting for data: {} rows of {} every {:.0f} ms, {} MB of tokens, server {:.0f} ms away\n",
+             f.rows, f.length, f.step_ms, f.mb, f.delay_ms);
+  for (const auto& w : waits)
+    fmt::print(
+        "  {:<30} first batch {:6.3f} s; {} steps waited {:.3f} % of the time, at most {:.1f} ms; {} "
+        "requests, {} "
+        "fetched for {} used\n",
+        w["case"].get<std::string>(), w["first_batch_s"].get<double>(), w["steps"].get<int64_t>(),
+        w["wait_share"].get<double>() * 100, w["longest_wait_s"].get<double>() * 1e3,
+        w["requests"].get<uint64_t>(), human_bytes(w["fetched_bytes"].get<double>()),
+        human_bytes(w["used_bytes"].get<double>()));
+}
+
+}  // namespace
+
+void add_bench_feed(CLI::App& bench_parent) {
+  auto* cmd = bench_parent.add_subcommand(
+      "feed", "The data feed: starting anywhere in 10 billion samples; waiting for data that lies far away");
+  auto f = std::make_shared<Flags>();
+  cmd->add_option("--samples", f->samples, "Of the made-up dataset")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, 1e13));
+  cmd->add_option("--length", f->length, "Tokens a sequence")
+      ->capture_default_str()
+      ->check(CLI::Range(16, 1 << 20));
+  cmd->add_option("--rows", f->rows, "Sequences a step")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 16));
+  cmd->add_option("--delay-ms", f->delay_ms, "Before each answer of the server")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 10000.0));
+  cmd->add_option("--step-ms", f->step_ms, "What a step takes beside its data")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, 60000.0));
+  cmd->add_option("--seconds", f->seconds, "Of each case")
+      ->capture_default_str()
+      ->check(CLI::Range(0.1, 600.0));
+  cmd->add_option("--mb", f->mb, "Size of the dataset that is served")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  cmd->add_option("--cache-mb", f->cache_mb, "Of the small cache")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  cmd->add_flag("--start-only", f->start_only, "Only how fast it starts");
+  cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
+  cmd->footer("Example:\n  stoker bench feed --delay-ms 50 --step-ms 250");
+  cmd->callback([f] {
+    const Json start = bench_start(*f), waits = f->start_only ? Json::array() : bench_wait(*f);
+    if (f->json) fmt::print("{}\n", Json{{"start", start}, {"wait", waits}}.dump(2));
+    else print(start, waits, *f);
+  });
+}
+
+}  // namespace stoker::cli

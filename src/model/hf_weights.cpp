@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstring>
+#include <map>
 #include <set>
 
 namespace stoker {
@@ -58,34 +59,50 @@ std::vector<int64_t> hf_shape(const ParameterRow& row) {
 }
 
 void load_hf_weights(const io::SafetensorsSet& files, nn::ParameterStore& store) {
+  load_hf_weights(files, store.spec(), {}, store);
+}
+
+void load_hf_weights(const io::SafetensorsSet& files, const ModelSpec& whole, const TensorPlace& place,
+                     nn::ParameterStore& store) {
   std::set<std::string, std::less<>> used;  // by the whole model, whatever part of it this store holds
-  for (const ParameterRow& row : parameter_table(store.spec())) {
+  std::map<std::string_view, const ParameterRow*> rows;
+  const std::vector<ParameterRow> table = parameter_table(whole);
+  for (const ParameterRow& row : table) {
     std::string_view name = row.name;
+    rows[name] = &row;
     if (!files.find(name) && name.starts_with("transformer.")) name = name.substr(sizeof("transformer.") - 1);
     used.emplace(name);
   }
+  std::vector<float> tensor;  // whole, where the store has a part
   for (const nn::Parameter& p : store.parameters()) {
-    std::string_view name = p.row.name;
+    const ParameterRow& row = *rows.at(p.row.name);
+    std::string_view name = row.name;
     const auto* found = files.find(name);
     if (!found && name.starts_with("transformer."))
       found = files.find(name = name.substr(sizeof("transformer.") - 1));
     if (!found)
       fail(ErrorKind::kData, "{} has no tensor {}: it does not hold the model that config.json describes",
-           files.path(), p.row.name);
-    if (found->tensor->shape != hf_shape(p.row))
+           files.path(), row.name);
+    if (found->tensor->shape != hf_shape(row))
       fail(ErrorKind::kData, "{}: tensor {} has shape {}, config.json asks for {}", files.path(), name,
            to_string(Shape(std::span<const int64_t>(found->tensor->shape))),
-           to_string(Shape(std::span<const int64_t>(hf_shape(p.row)))));
+           to_string(Shape(std::span<const int64_t>(hf_shape(row)))));
     const Dtype dtype = dtype_from_string(found->tensor->dtype);
     if (dtype != Dtype::kF32 && dtype != Dtype::kBf16 && dtype != Dtype::kF16)
       fail(ErrorKind::kData, "{}: tensor {} is {}: weights are read from F32, BF16 or F16", files.path(),
            name, found->tensor->dtype);
     const std::byte* bytes = found->bytes().data();
+    const ShareCut cut = share_cut(whole, place, row);
     float* out = p.weight.value.as<float>();
-    for (int64_t i = 0; i < p.row.count(); ++i) out[stored_index(p.row, i)] = read_element(dtype, bytes, i);
+    if (!cut.replicated) {
+      tensor.resize(static_cast<size_t>(row.count()));
+      out = tensor.data();
+    }
+    for (int64_t i = 0; i < row.count(); ++i) out[stored_index(row, i)] = read_element(dtype, bytes, i);
+    if (!cut.replicated) take_share(cut, out, p.weight.value.as<float>());
   }
   for (const auto& [name, location] : files.tensors())
-    if (!used.contains(location.tensor->name) && !is_known_buffer(name, store.spec()))
+    if (!used.contains(location.tensor->name) && !is_known_buffer(name, whole))
       fail(ErrorKind::kData,
            "{} holds a tensor {} that this model has no place for: is config.json of another model?",
            files.path(), name);

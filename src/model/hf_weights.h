@@ -10,10 +10,14 @@
 
 #include "io/safetensors.h"
 #include "nn/parameter_store.h"
+#include "spec/tensor_share.h"
 
 namespace stoker {
 
 void load_hf_weights(const io::SafetensorsSet& files, nn::ParameterStore& store);
+// The same for a store of a tensor-parallel share (spec/tensor_share.h) of `whole`; takes the memory of one whole tensor.
+void load_hf_weights(const io::SafetensorsSet& files, const ModelSpec& whole, const TensorPlace& place,
+                     nn::ParameterStore& store);
 
 // One parameter as its file holds it (transposed where stored_transposed), in `dtype` (F32, BF16 or F16; rounded to nearest even).
 std::vector<std::byte> hf_tensor_bytes(const nn::Parameter& parameter, Dtype dtype);

@@ -61,7 +61,7 @@ ParameterStore::ParameterStore(const ModelSpec& spec, Precision precision, bool 
     : ParameterStore(spec, precision, gradients, {whole_model(spec)}) {}
 
 ParameterStore::ParameterStore(const ModelSpec& spec, Precision precision, bool gradients,
-                               const std::vector<ChunkSpec>& chunks)
+                               const std::vector<ChunkSpec>& chunks, size_t first_flat)
     : spec_(spec), precision_(precision) {
   if (precision != Precision::kFp32 && precision != Precision::kBf16)
     fail(ErrorKind::kUsage, "train.precision is {}: this engine trains in fp32 or bf16",
@@ -91,7 +91,7 @@ ParameterStore::ParameterStore(const ModelSpec& spec, Precision precision, bool 
     w.value = values.slice_rows(at, at + count).reshaped(shape);
     if (gradients && trained) w.grad = grads_.slice_rows(at, at + count).reshaped(shape);
     w.compute = computes ? computes.slice_rows(at, at + count).reshaped(shape) : w.value;
-    parameters_.push_back({table[row], w, selected.offsets[row], trained});
+    parameters_.push_back({table[row], w, first_flat + selected.offsets[row], trained});
     at += count;
   };
   chunk_ranges_.assign(chunks.size(), {0, 0});
@@ -133,20 +133,21 @@ Weight ParameterStore::fused(std::string_view first, std::string_view last) cons
 }
 
 void ParameterStore::init(uint64_t seed, float std) {
-  for (const Parameter& p : parameters_) {
-    float* out = p.weight.value.as<float>();
-    const int64_t n = p.weight.value.count();
-    if (p.row.role == ParameterRole::kBias) std::memset(out, 0, p.weight.value.bytes());
-    else if (p.row.role == ParameterRole::kNormGain) std::fill_n(out, n, 1.0f);
-    else {
-      const float scale =
-          p.row.residual_output ? std / std::sqrt(2.0f * static_cast<float>(spec_.layers)) : std;
-      const PhiloxKey key{seed, hash64(p.row.name)};
-      parallel_ranges(n, [&](int64_t begin, int64_t end, int) {
-        for (int64_t i = begin; i < end; ++i) out[i] = scale * random_normal(key, static_cast<uint64_t>(i));
-      });
-    }
+  for (const Parameter& p : parameters_) initial_values(spec_, p.row, seed, std, p.weight.value.as<float>());
+}
+
+void ParameterStore::initial_values(const ModelSpec& spec, const ParameterRow& row, uint64_t seed, float std,
+                                    float* out) {
+  const int64_t n = row.count();
+  if (row.role == ParameterRole::kBias || row.role == ParameterRole::kNormGain) {
+    std::fill_n(out, n, row.role == ParameterRole::kBias ? 0.0f : 1.0f);
+    return;
   }
+  const float scale = row.residual_output ? std / std::sqrt(2.0f * static_cast<float>(spec.layers)) : std;
+  const PhiloxKey key{seed, hash64(row.name)};
+  parallel_ranges(n, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) out[i] = scale * random_normal(key, static_cast<uint64_t>(i));
+  });
 }
 
 void ParameterStore::refresh(ops::Context& context) {

@@ -35,8 +35,9 @@ struct Parameter {
 class ParameterStore {
  public:
   ParameterStore(const ModelSpec& spec, Precision precision, bool gradients);
+  // first_flat: where this model begins when it is one of several in a row (spec/tensor_share.h).
   ParameterStore(const ModelSpec& spec, Precision precision, bool gradients,
-                 const std::vector<ChunkSpec>& chunks);
+                 const std::vector<ChunkSpec>& chunks, size_t first_flat = 0);
   static size_t bytes(const ModelSpec& spec, Precision precision, bool gradients,
                       const std::vector<ChunkSpec>& chunks);
 
@@ -54,6 +55,9 @@ class ParameterStore {
   std::pair<size_t, size_t> chunk_range(size_t i) const { return chunk_ranges_.at(i); }
   TensorView computes() const { return computes_; }  // flat bf16; empty in fp32
   void init(uint64_t seed, float std);
+  // What init() gives this row.
+  static void initial_values(const ModelSpec& spec, const ParameterRow& row, uint64_t seed, float std,
+                             float* out);
   void refresh(ops::Context& context);
   void zero_grads();
   void zero_grads(size_t begin, size_t end);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "spec/tensor_share.h"
 
 namespace stoker::parallel {
 namespace {
@@ -31,20 +32,30 @@ std::vector<ChunkSpec> chunks_of(const LayoutSpec& l, const ModelSpec& model, in
   return out;
 }
 
-size_t count_blocks(const ModelSpec& model) {
+size_t count_blocks(const ModelSpec& model, int64_t tensor) {
   size_t n = 0;
-  for (const ParameterSection& s : parameter_sections(parameter_table(model))) n += blocks_in(s);
+  for (int64_t t = 0; t < tensor; ++t)
+    for (const ParameterSection& s : parameter_sections(parameter_table(tensor_share(model, {tensor, t}))))
+      n += blocks_in(s);
   return n;
 }
 
-Holdings::Holdings(const ModelSpec& model, const LayoutSpec& layout, int64_t stage)
+Holdings::Holdings(const ModelSpec& whole, const LayoutSpec& layout, int64_t stage, int64_t tensor_rank)
     : zero_stage_(layout.zero_stage) {
-  const std::vector<ParameterRow> table = parameter_table(model);
+  const TensorPlace place{layout.tensor, tensor_rank};
+  const ModelSpec model = tensor_share(whole, place);
+  const std::vector<ParameterRow> table = parameter_table(model), whole_table = parameter_table(whole);
   const std::vector<ParameterSection> sections = parameter_sections(table);
   const std::vector<ChunkSpec> chunks = chunks_of(layout, model, stage);
+  const size_t flat = share_offset(whole, place);
+  size_t before = 0;  // blocks of the shares before
+  for (int64_t t = 0; t < tensor_rank; ++t)
+    for (const ParameterSection& s :
+         parameter_sections(parameter_table(tensor_share(whole, {layout.tensor, t}))))
+      before += blocks_in(s);
   size_t local = 0;
   for (size_t c = 0; c < chunks.size(); ++c) {
-    size_t number = 0;
+    size_t number = before;
     bool open = false;  // does the last fold go on?
     for (const ParameterSection& s : sections) {
       const size_t first_number = number;
@@ -56,12 +67,32 @@ Holdings::Holdings(const ModelSpec& model, const LayoutSpec& layout, int64_t sta
         folds_.push_back({local, local, static_cast<int>(c), zero_stage_ >= 2 ? s.layer : -1, lookups, {}});
       open = true;
       for (size_t at = 0; at < s.size(); at += kShardUnit)
-        folds_.back().blocks.push_back(
-            {s.begin + at, local + at, std::min(kShardUnit, s.size() - at), first_number + at / kShardUnit});
+        folds_.back().blocks.push_back({flat + s.begin + at, local + at, std::min(kShardUnit, s.size() - at),
+                                        first_number + at / kShardUnit});
+      size_t at = local;
+      for (size_t row = s.first_row; row < s.end_row; ++row) {
+        const auto size = static_cast<size_t>(table[row].count());
+        if (tensor_rank > 0 && share_cut(whole, place, whole_table[row]).replicated)
+          copies_.push_back({at, at + size});
+        at += size;
+      }
       local += s.size();
       folds_.back().end = local;
     }
   }
+}
+
+std::vector<Range> Holdings::counted(const HeldBlock& block) const {
+  std::vector<Range> out;
+  size_t at = block.local;
+  const size_t end = block.local + block.size;
+  for (const Range& copy : copies_) {
+    if (copy.end <= at || copy.begin >= end) continue;
+    if (copy.begin > at) out.push_back({at, copy.begin});
+    at = std::min(end, copy.end);
+  }
+  if (at < end) out.push_back({at, end});
+  return out;
 }
 
 // Blocks are dealt evenly; the surplus goes round from fold to fold, so that small folds do not all burden the first worker.
@@ -112,7 +143,7 @@ std::vector<Range> Holdings::updated(int64_t workers, int64_t worker) const {
 std::vector<Range> held_ranges(const ModelSpec& model, const LayoutSpec& layout, int64_t rank) {
   if (rank < 0 || rank >= layout.world_size()) return {};
   const MeshCoordinates at = mesh_coordinates(layout, rank);
-  return Holdings(model, layout, at.pipeline).updated(layout.data, at.data);
+  return Holdings(model, layout, at.pipeline, at.tensor).updated(replicas(layout), replica_of(layout, at));
 }
 
 }  // namespace stoker::parallel

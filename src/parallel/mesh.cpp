@@ -9,8 +9,27 @@ LayoutSpec fitted(LayoutSpec layout, int64_t workers) {
 }
 
 void Mesh::set_timeout(double timeout_s) {
-  for (comm::Communicator* group : {data.get(), line.get(), tensor.get()})
+  for (comm::Communicator* group : {replicas.get(), line.get(), tensor.get(), context.get()})
     if (group) group->set_timeout(timeout_s);
+}
+
+comm::LeafSpan Mesh::leaves(int virtual_ranks) const {
+  return comm::leaves_of(static_cast<int>(at.data), static_cast<int>(layout.data), virtual_ranks);
+}
+
+std::vector<comm::LeafSpan> Mesh::leaf_spans(int virtual_ranks) const {
+  std::vector<comm::LeafSpan> out;
+  for (int c = 0; c < static_cast<int>(layout.context); ++c)
+    for (const comm::LeafSpan& s : comm::even_spans(static_cast<int>(layout.data), virtual_ranks))
+      out.push_back({c * virtual_ranks + s.begin, c * virtual_ranks + s.end});
+  return out;
+}
+
+double Mesh::waited_s() const {
+  double sum = 0;
+  for (const comm::Communicator* group : {line.get(), tensor.get(), context.get()})
+    if (group) sum += group->busy_s();
+  return sum;
 }
 
 Mesh make_mesh(const LayoutSpec& layout, comm::Communicator& world) {
@@ -28,9 +47,16 @@ Mesh make_mesh(const LayoutSpec& layout, comm::Communicator& world) {
     const auto ranks = mesh_group(mesh.layout, world.rank(), axis);
     return world.subgroup({ranks.begin(), ranks.end()});
   };
-  mesh.data = group(MeshAxis::kData);
+  std::vector<int> same(static_cast<size_t>(mesh.shards()));
+  MeshCoordinates other = mesh.at;
+  for (other.context = 0; other.context < mesh.layout.context; ++other.context)
+    for (other.data = 0; other.data < mesh.layout.data; ++other.data)
+      same[static_cast<size_t>(replica_of(mesh.layout, other))] =
+          static_cast<int>(mesh_rank(mesh.layout, other));
+  mesh.replicas = world.subgroup(same);
   if (mesh.layout.pipeline > 1) mesh.line = group(MeshAxis::kPipeline);
   if (mesh.layout.tensor > 1) mesh.tensor = group(MeshAxis::kTensor);
+  if (mesh.layout.context > 1) mesh.context = group(MeshAxis::kContext);
   return mesh;
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "comm/communicator.h"
+#include "parallel/holdings.h"
 #include "spec/layout_spec.h"
 
 namespace stoker::parallel {
@@ -17,10 +18,17 @@ struct Mesh {
   LayoutSpec layout;  // fitted
   MeshCoordinates at;
   bool spare = false;  // at is meaningless, the groups are empty
-  std::unique_ptr<comm::Communicator> data, line,
-      tensor;  // of the same share; of one pipeline; null where the axis is 1
-  int shards() const { return static_cast<int>(layout.data); }
+  // Of the same share of the same stage, by replica_of (parallel/holdings.h); of one pipeline; of one layer's width; of one row's
+  // tokens. But for the first null where the axis is 1.
+  std::unique_ptr<comm::Communicator> replicas, line, tensor, context;
+  int shards() const { return static_cast<int>(parallel::replicas(layout)); }
+  int shard() const { return static_cast<int>(replica_of(layout, at)); }
+  // Virtual ranks of this worker, and leaves of the tree of all by shard: with several workers to a row each of them has a set of
+  // leaves for all virtual ranks, one set after the other.
+  comm::LeafSpan leaves(int virtual_ranks) const;
+  std::vector<comm::LeafSpan> leaf_spans(int virtual_ranks) const;
   void set_timeout(double timeout_s);
+  double waited_s() const;  // in messages within a replica, so far
 };
 
 // Usage: fewer workers than one replica needs, with the fields that ask for them.

@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "parallel/holdings.h"
 #include "parallel/sharded_optimizer.h"
+#include "spec/tensor_share.h"
 
 namespace stoker::parallel {
 namespace {
@@ -54,6 +55,43 @@ TEST(Holdings, OwnedPartsCoverTheModelOnce) {
           EXPECT_TRUE(std::all_of(times.begin(), times.end(), [](int t) { return t == 1; })) << pipeline << n;
           EXPECT_TRUE(std::all_of(blocks.begin(), blocks.end(), [](int t) { return t == 1; }));
         }
+}
+
+// Shares of the width: every element of all shares has one owner, and every element of the model counts once in the norm.
+TEST(Holdings, SharesOfAWidthCountEveryParameterOnce) {
+  for (const int64_t context : {1, 2})
+    for (const int64_t zero : {0, 1}) {
+      ModelSpec m = small_model();
+      m.vocab = 3001;  // the second share has a token more
+      LayoutSpec l = layout(2, zero, 2);
+      l.tensor = 2, l.context = context;
+      size_t all = share_offset(m, {2, 1}) + static_cast<size_t>(parameter_count(tensor_share(m, {2, 1})));
+      std::vector<int> times(all, 0), blocks(count_blocks(m, 2), 0);
+      int64_t counted = 0;
+      for (int64_t t = 0; t < 2; ++t)
+        for (int64_t stage = 0; stage < 2; ++stage) {
+          const Holdings h(m, l, stage, t);
+          for (int64_t w = 0; w < replicas(l); ++w) {
+            for (const Range& r : h.owned(replicas(l), w))
+              for (size_t i = r.begin; i < r.end; ++i) ++times[i];
+            for (const HeldFold& f : h.folds())
+              for (const HeldBlock& b : h.owned_blocks(f, replicas(l), w)) {
+                ++blocks[b.number];
+                for (const Range& r : h.counted(b)) counted += static_cast<int64_t>(r.size());
+              }
+          }
+        }
+      EXPECT_TRUE(std::all_of(times.begin(), times.end(), [](int n) { return n == 1; }));
+      EXPECT_TRUE(std::all_of(blocks.begin(), blocks.end(), [](int n) { return n == 1; }));
+      EXPECT_EQ(counted, parameter_count(m));
+      // A death in one of two replicas loses nothing.
+      std::vector<std::vector<Range>> held, wanted;
+      for (int64_t r = 0; r < l.world_size(); ++r) held.push_back(held_ranges(m, l, r));
+      held.erase(held.begin() + 3);
+      l.data = 1;
+      for (int64_t r = 0; r < static_cast<int64_t>(held.size()); ++r) wanted.push_back(held_ranges(m, l, r));
+      EXPECT_TRUE(plan_moves(held, wanted).lost.empty());
+    }
 }
 
 std::vector<std::vector<Range>> all_held(const LayoutSpec& l) {

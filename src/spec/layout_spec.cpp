@@ -147,6 +147,13 @@ std::pair<int64_t, int64_t> pipeline_layers(const LayoutSpec& l, int64_t layers,
   return {at * per, (at + 1) * per};
 }
 
+std::string bit_class(const LayoutSpec& l) {
+  std::string text;
+  if (l.tensor > 1) text = fmt::format("tensor {}{}", l.tensor, l.sequence_parallel ? " rows" : "");
+  if (l.context > 1) text += fmt::format("{}context {}", text.empty() ? "" : ", ", l.context);
+  return text;
+}
+
 std::string_view to_string(PipelineSchedule schedule) {
   switch (schedule) {
     case PipelineSchedule::kOneForwardOneBackward:

@@ -65,6 +65,9 @@ std::vector<int64_t> mesh_group(const LayoutSpec& layout, int64_t rank, MeshAxis
 std::pair<int64_t, int64_t> pipeline_layers(const LayoutSpec& layout, int64_t layers, int64_t stage,
                                             int64_t chunk);
 
+// What of a layout decides the order of additions inside a layer, and so the last bits of the weights: "tensor 2 rows, context 2";
+// empty where neither is shared.
+std::string bit_class(const LayoutSpec& layout);
 std::string_view to_string(PipelineSchedule schedule);
 std::string to_string(const LayoutSpec& layout);  // "dp8 tp4 pp2 cp1 zero1 sp"
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "spec/tensor_share.h"
 #include "train/model_share.h"
 
 namespace stoker::train {
@@ -27,8 +28,9 @@ size_t MemoryPlan::total() const {
 }
 
 MemoryPlan memory_plan(const Recipe& r) {
-  const std::vector<ParameterRow> table = parameter_table(r.model);
-  const size_t n = static_cast<size_t>(parameter_count(r.model));
+  const ModelSpec share = tensor_share(r.model, {r.layout.tensor, r.layout.tensor - 1});
+  const std::vector<ParameterRow> table = parameter_table(share);
+  const size_t n = static_cast<size_t>(parameter_count(share));
   MemoryPlan plan;
   plan.rows.push_back({"weights, fp32", n * 4});
   if (r.precision == Precision::kBf16) plan.rows.push_back({"weights, bf16 copy", n * 2});
@@ -36,9 +38,9 @@ MemoryPlan memory_plan(const Recipe& r) {
   if (r.virtual_ranks > 1)
     plan.rows.push_back({"gradient tree", static_cast<size_t>(tree_buffers(r.virtual_ranks)) * n * 4});
   if (r.model.tied_embeddings) {
-    const int64_t tokens = r.global_batch / r.virtual_ranks * r.sequence_length;
+    const int64_t tokens = r.global_batch / r.virtual_ranks * r.sequence_length / r.layout.context;
     plan.rows.push_back(
-        {"gradient of lookups", static_cast<size_t>(std::min(tokens, r.model.vocab) * r.model.hidden) * 4});
+        {"gradient of lookups", static_cast<size_t>(std::min(tokens, share.vocab) * r.model.hidden) * 4});
   }
   plan.rows.push_back({"optimizer state", optim::Optimizer::state_bytes(table, r.optimizer)});
   plan.rows.push_back(

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "model/hf_weights.h"
+
 namespace stoker::train {
 namespace {
 
@@ -12,8 +14,16 @@ std::span<std::byte> bytes_of(const View& v) {
   return {static_cast<std::byte*>(v.data), v.bytes()};
 }
 
-ChunkOptions chunk_options(const Recipe& r, int slots, bool split) {
-  return {r.micro_batch, r.sequence_length, r.recompute, true, slots, split};
+ChunkOptions chunk_options(const Recipe& r, const LayoutSpec& l, int slots, bool split) {
+  ChunkOptions o{r.micro_batch, r.sequence_length / l.context, r.recompute, true, slots, split};
+  o.tensor = l.tensor, o.split_rows = l.sequence_parallel;
+  o.vocab = r.model.vocab, o.row_length = r.sequence_length;
+  return o;
+}
+
+parallel::RingShape ring_shape(const Recipe& r, const ModelSpec& share) {
+  return {r.micro_batch,  r.sequence_length, share.heads,
+          share.kv_heads, share.head_dim,    r.precision == Precision::kBf16 ? Dtype::kBf16 : Dtype::kF32};
 }
 
 bool splits_backward(const LayoutSpec& l) {
@@ -32,15 +42,75 @@ MicroBatch view(const data::Batch& b) {
   return {b.rows, b.length, b.tokens, b.targets, b.positions, b.document_start};
 }
 
-ModelShare::ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t stage, ops::Context& context)
+ModelShare::ModelShare(const Recipe& recipe, const LayoutSpec& layout, const MeshCoordinates& at,
+                       ops::Context& context)
     : recipe_(recipe),
       layout_(layout),
-      stage_(stage),
+      stage_(at.pipeline),
       per_leaf_(micro_batches_per_leaf(recipe)),
+      tensor_{layout.tensor, at.tensor},
+      model_(tensor_share(recipe.model, tensor_)),
       context_(context),
-      store_(recipe.model, recipe.precision, true, parallel::chunks_of(layout, recipe.model, stage)),
-      holdings_(recipe.model, layout, stage),
-      split_(splits_backward(layout)) {}
+      store_(model_, recipe.precision, true, parallel::chunks_of(layout, recipe.model, at.pipeline),
+             share_offset(recipe.model, tensor_)),
+      holdings_(recipe.model, layout, at.pipeline, at.tensor),
+      split_(splits_backward(layout)) {
+  std::map<std::string, const ParameterRow*> rows;
+  const std::vector<ParameterRow> table = parameter_table(recipe.model);
+  for (const ParameterRow& row : table) rows[row.name] = &row;
+  for (const nn::Parameter& p : store_.parameters())
+    cuts_.push_back(share_cut(recipe.model, tensor_, *rows.at(p.row.name)));
+}
+
+void ModelShare::init(io::FileSystem& fs) {
+  const auto std = static_cast<float>(recipe_.init_std);
+  if (!recipe_.init_from.empty()) {
+    load_hf_weights(io::SafetensorsSet(fs, recipe_.init_from), recipe_.model, tensor_, store_);
+  } else if (tensor_.size == 1) {
+    store_.init(recipe_.seed, std);
+  } else {  // the whole tensor's values, whoever holds which of them
+    std::map<std::string, const nn::Parameter*> held;
+    std::map<std::string, const ShareCut*> cut_of;
+    for (size_t i = 0; i < store_.parameters().size(); ++i) {
+      held[store_.parameters()[i].row.name] = &store_.parameters()[i];
+      cut_of[store_.parameters()[i].row.name] = &cuts_[i];
+    }
+    std::vector<float> whole;
+    for (const ParameterRow& row : parameter_table(recipe_.model)) {
+      if (!held.contains(row.name)) continue;
+      whole.resize(static_cast<size_t>(row.count()));
+      nn::ParameterStore::initial_values(recipe_.model, row, recipe_.seed, std, whole.data());
+      take_share(*cut_of.at(row.name), whole.data(), held.at(row.name)->weight.value.as<float>());
+    }
+  }
+  store_.refresh(context_);
+}
+
+void ModelShare::load(const checkpoint::Checkpoint& saved, const std::string& name, const std::string& like,
+                      TensorView into) const {
+  size_t i = 0;
+  while (store_.parameters().at(i).row.name != like) ++i;
+  const ShareCut& cut = cuts_[i];
+  if (cut.replicated) return saved.load(name, into);
+  if (!cut.cuts_columns()) {
+    int64_t at = 0;
+    for (const ShareCut::Stretch& s : cut.rows) {
+      saved.load_rows(name, s.begin, s.end, into.slice_rows(at, at + s.end - s.begin));
+      at += s.end - s.begin;
+    }
+    return;
+  }
+  constexpr int64_t kFloats = 4 << 20;  // of whole rows in memory at a time
+  const int64_t rows = std::clamp<int64_t>(kFloats / cut.whole_columns, 1, cut.whole_rows);
+  std::vector<float> whole(static_cast<size_t>(rows * cut.whole_columns));
+  for (int64_t begin = 0; begin < cut.whole_rows; begin += rows) {
+    const int64_t end = std::min(cut.whole_rows, begin + rows);
+    saved.load_rows(name, begin, end, view_of(whole.data(), {end - begin, cut.whole_columns}));
+    ShareCut part = cut;
+    part.rows = {{0, end - begin}};
+    take_share(part, whole.data(), into.as<float>() + begin * cut.columns);
+  }
+}
 
 std::unique_ptr<parallel::PipelineRun> ModelShare::run_of(comm::LeafSpan leaves) const {
   return std::make_unique<parallel::PipelineRun>(layout_, stage_, leaves.size() * per_leaf_, per_leaf_,
@@ -50,8 +120,11 @@ std::unique_ptr<parallel::PipelineRun> ModelShare::run_of(comm::LeafSpan leaves)
 std::vector<std::unique_ptr<comm::TreeAccumulator>> ModelShare::trees_of(comm::LeafSpan leaves) const {
   std::vector<std::unique_ptr<comm::TreeAccumulator>> trees;
   if (recipe_.virtual_ranks == 1) return trees;
+  const int first = static_cast<int>(context_rank_) * recipe_.virtual_ranks;
   for (const parallel::HeldFold& f : holdings_.folds())
-    trees.push_back(std::make_unique<comm::TreeAccumulator>(leaves, recipe_.virtual_ranks, f.size()));
+    trees.push_back(
+        std::make_unique<comm::TreeAccumulator>(comm::LeafSpan{first + leaves.begin, first + leaves.end},
+                                                leaves_of_tree(recipe_, layout_), f.size()));
   return trees;
 }
 
@@ -61,14 +134,25 @@ void ModelShare::make_chunks(const std::vector<int>& slots) {
   const auto chunks = parallel::chunks_of(layout_, recipe_.model, stage_);
   for (size_t c = 0; c < chunks.size(); ++c)
     chunks_.push_back(std::make_unique<TransformerChunk>(
-        store_, chunks[c], chunk_options(recipe_, slots_[c], split_), context_));
+        store_, chunks[c], chunk_options(recipe_, layout_, slots_[c], split_), context_, nullptr,
+        nn::BlockPeers{tensor_peers_.get(), ring_attention_.get()}));
 }
 
-void ModelShare::take_place(comm::LeafSpan leaves, comm::Communicator* line) {
-  line_ = line;
+void ModelShare::take_place(comm::LeafSpan leaves, const parallel::Mesh& mesh) {
+  line_ = mesh.line.get();
+  ring_ = mesh.context.get();
+  context_rank_ = mesh.at.context;
   leaves_ = leaves;
   run_ = run_of(leaves);
-  if (slots_ != run_->plan().slots) make_chunks(run_->plan().slots);
+  const bool peers = mesh.tensor || mesh.context;
+  if (peers) chunks_.clear();  // they know the workers of before
+  tensor_peers_.reset();
+  ring_attention_.reset();
+  if (mesh.tensor)
+    tensor_peers_ = std::make_unique<parallel::CommTensorPeers>(*mesh.tensor, layout_.sequence_parallel);
+  if (mesh.context)
+    ring_attention_ = std::make_unique<parallel::RingAttention>(*mesh.context, ring_shape(recipe_, model_));
+  if (peers || slots_ != run_->plan().slots) make_chunks(run_->plan().slots);
   trees_ = trees_of(leaves);
 }
 
@@ -84,7 +168,7 @@ void ModelShare::repeat(comm::LeafSpan leaves, const std::function<void(data::Ba
   std::vector<int> slots = slots_;  // another number of micro-batches may have more of them in flight
   for (size_t c = 0; c < slots.size(); ++c) slots[c] = std::max(slots[c], run_->plan().slots[c]);
   if (slots != slots_) make_chunks(slots);
-  std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
+  std::vector<double> losses(static_cast<size_t>(leaves_of_tree(recipe_, layout_)), 0.0);
   gradients(next, grad_scale, losses);
   std::vector<std::vector<float*>> made;
   for (size_t f = 0; f < holdings_.folds().size(); ++f) made.push_back(partials(f));
@@ -127,10 +211,29 @@ const data::Batch& ModelShare::batch(int64_t micro_batch) {
   while (micro_batch >= first_batch_ + static_cast<int64_t>(batches_.size())) {
     data::Batch fresh;
     if (!spare_batches_.empty()) fresh = std::move(spare_batches_.back()), spare_batches_.pop_back();
-    (*next_)(fresh);
+    if (layout_.context > 1) {
+      (*next_)(whole_batch_);
+      own_tokens(whole_batch_, fresh);
+    } else {
+      (*next_)(fresh);
+    }
     batches_.push_back(std::move(fresh));
   }
   return batches_.at(static_cast<size_t>(micro_batch - first_batch_));
+}
+
+const data::Batch& ModelShare::own_tokens(const data::Batch& whole, data::Batch& out) const {
+  if (layout_.context == 1) return whole;
+  out.rows = whole.rows;
+  out.length = whole.length / layout_.context;
+  const auto take = [&](const std::vector<int32_t>& from, std::vector<int32_t>& to) {
+    parallel::take_ring_share(from, whole.length, layout_.context, context_rank_, to);
+  };
+  take(whole.tokens, out.tokens);
+  take(whole.targets, out.targets);
+  take(whole.positions, out.positions);
+  take(whole.document_start, out.document_start);
+  return out;
 }
 
 void ModelShare::forward(int chunk, int64_t m) {
@@ -144,9 +247,9 @@ void ModelShare::backward(int chunk, int64_t m) {
   if (m % per_leaf_ == 0) begin_leaf(chunk);
   const double loss = c.backward(b, slot(chunk, m), grad_scale_);
   if (c.spec().heads) {
-    losses_[static_cast<size_t>(leaves_.begin + leaf)] += loss;
+    if (tensor_.rank == 0) losses_[static_cast<size_t>(leaf_number(leaf))] += loss;
     if (recipe_.model.tied_embeddings && !c.spec().embeds)
-      awaited_.try_emplace(leaf, recipe_.model.vocab, recipe_.model.hidden).first->second.observe(b.tokens);
+      awaited_.try_emplace(leaf, model_.vocab, model_.hidden).first->second.observe(c.looked_up(b.tokens));
   }
   if (!split_ && (m + 1) % per_leaf_ == 0) end_leaf(chunk, leaf);
   if (chunk != 0) return;  // the last of this worker's chunks to use the batch
@@ -172,8 +275,9 @@ void ModelShare::end_leaf(int chunk, int64_t leaf) {
   TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
   if (c.collects_lookups() && c.spec().heads)
     c.lookups().flush(store_.find(embedding_name(recipe_.model)).grad);
+  if (tensor_peers_) sum_partial_gradients(chunk);
   if (trees_.empty()) return;
-  const int v = leaves_.begin + static_cast<int>(leaf);
+  const int v = leaf_number(leaf);
   for (size_t i = 0; i < holdings_.folds().size(); ++i) {
     const parallel::HeldFold& fold = holdings_.folds()[i];
     if (fold.chunk != chunk) continue;
@@ -184,6 +288,29 @@ void ModelShare::end_leaf(int chunk, int64_t leaf) {
     }
     std::memcpy(trees_[i]->open(v), gradient, fold.size() * sizeof(float));
     trees_[i]->close(v);
+  }
+}
+
+// Of weights that every tensor worker holds and each has seen only a part of the rows or heads of.
+void ModelShare::sum_partial_gradients(int chunk) {
+  const auto [begin, end] = store_.chunk_range(static_cast<size_t>(chunk));
+  const float* base = store_.grads().as<float>();
+  std::vector<std::pair<float*, size_t>> parts;
+  std::vector<float> packed;
+  for (const nn::Parameter& p : store_.parameters()) {
+    if (!p.trained || !nn::partial_gradient(p.row, layout_.sequence_parallel)) continue;
+    float* gradient = p.weight.grad.as<float>();
+    const auto at = static_cast<size_t>(gradient - base), count = static_cast<size_t>(p.row.count());
+    if (at < begin || at >= end) continue;
+    parts.emplace_back(gradient, count);
+    packed.insert(packed.end(), gradient, gradient + count);
+  }
+  if (packed.empty()) return;
+  tensor_peers_->sum(packed);
+  size_t at = 0;
+  for (const auto& [gradient, count] : parts) {
+    std::copy_n(packed.data() + at, count, gradient);
+    at += count;
   }
 }
 
@@ -205,14 +332,14 @@ size_t ModelShare::lookup_bytes(int64_t leaf) { return awaited_.at(leaf).rows().
 void ModelShare::take_lookups(int64_t leaf, std::span<const std::byte> rows) {
   nn::LookupGradient& lookups = awaited_.at(leaf);
   std::memcpy(lookups.rows().data(), rows.data(), rows.size());
-  const Shape table{recipe_.model.vocab, recipe_.model.hidden};
+  const Shape table{model_.vocab, model_.hidden};
   for (size_t i = 0; i < holdings_.folds().size(); ++i) {
     const parallel::HeldFold& fold = holdings_.folds()[i];
     if (!fold.awaits_lookups) continue;
     if (trees_.empty()) {
       lookups.flush(view_of(fold_gradient(fold), table));
     } else {
-      const int v = leaves_.begin + static_cast<int>(leaf);
+      const int v = leaf_number(leaf);
       float* sum = trees_[i]->open(v);
       std::memcpy(sum, awaiting_folds_.at(leaf).data(), fold.size() * sizeof(float));
       lookups.flush(view_of(sum, table));
@@ -223,7 +350,14 @@ void ModelShare::take_lookups(int64_t leaf, std::span<const std::byte> rows) {
   awaiting_folds_.erase(leaf);
 }
 
-double ModelShare::loss(const MicroBatch& b) {
+double ModelShare::loss(const MicroBatch& all) {
+  MicroBatch b = all;
+  if (ring_) {
+    const auto copy = [](std::span<const int32_t> s) { return std::vector<int32_t>(s.begin(), s.end()); };
+    whole_batch_ = {all.rows,          all.length,          copy(all.tokens),
+                    copy(all.targets), copy(all.positions), copy(all.document_start)};
+    b = view(own_tokens(whole_batch_, scored_));
+  }
   const auto p = static_cast<int>(layout_.pipeline);
   double result = 0;
   for (int g = 0; g < p * static_cast<int>(layout_.virtual_stages); ++g) {
@@ -231,8 +365,11 @@ double ModelShare::loss(const MicroBatch& b) {
     TransformerChunk& c = *chunks_[static_cast<size_t>(g / p)];
     if (g > 0) line_->receive(bytes_of(c.input(0)), (g - 1) % p);
     c.forward(b, 0);
-    if (c.spec().heads) result = c.loss(b, 0);
-    else line_->send(bytes_of(c.output()), (g + 1) % p);
+    if (c.spec().heads) {
+      result = c.loss(b, 0);
+      if (ring_) ring_->all_reduce(std::span(&result, 1), comm::Reduce::kSum);
+    }
+    if (!c.spec().heads) line_->send(bytes_of(c.output()), (g + 1) % p);
   }
   if (p > 1) line_->broadcast(std::as_writable_bytes(std::span(&result, 1)), p - 1);
   return result;
@@ -256,10 +393,13 @@ size_t ModelShare::activation_bytes(const Recipe& r, const LayoutSpec& layout, i
   const int64_t per_leaf = micro_batches_per_leaf(r);
   const parallel::PipelinePlan plan = parallel::pipeline_plan(layout, stage, leaves * per_leaf, per_leaf);
   const auto chunks = parallel::chunks_of(layout, r.model, stage);
+  const ModelSpec share = tensor_share(r.model, {layout.tensor, layout.tensor - 1});  // none has more tokens
   size_t bytes = 0;
   for (size_t c = 0; c < chunks.size(); ++c)
-    bytes += TransformerChunk::memory_bytes(r.model, r.precision, chunks[c],
-                                            chunk_options(r, plan.slots[c], splits_backward(layout)));
+    bytes += TransformerChunk::memory_bytes(share, r.precision, chunks[c],
+                                            chunk_options(r, layout, plan.slots[c], splits_backward(layout)));
+  if (layout.context > 1)
+    bytes += parallel::RingAttention::memory_bytes(ring_shape(r, share), layout.context);
   return bytes;
 }
 

@@ -2,7 +2,12 @@
 // The part of the model that this worker holds, and its part of the work: forward and backward of virtual ranks through its chunks,
 // their gradients folded in the canonical tree, scoring. The whole model and everything alone when the layout has one worker.
 // Gradients    of every fold of Holdings: partials(fold) after gradients(), as comm::Communicator's tree sums want them
-// Determinism  the partials are those of the single worker's tree, for any split into stages and any schedule
+// Tensor       the store is that of the worker's share (spec/tensor_share.h). Gradients of weights that all tensor workers hold are
+//              made whole when a virtual rank ends, so that the copies stay alike
+// Context      the worker takes its tokens of every row. With n of them the tree has n V leaves: leaf c V + v is what worker c of a ring
+//              makes of virtual rank v
+// Determinism  the partials are those of the single worker's tree, for any split into stages and any schedule; with tensor or context
+//              parallelism those of one worker group of the same kind
 // Batches      are asked for in order, each once; kept while in flight
 // Errors       as TransformerChunk; comm::PeerError
 #pragma once
@@ -13,12 +18,15 @@
 #include <span>
 #include <vector>
 
+#include "checkpoint/checkpoint.h"
 #include "comm/tree.h"
 #include "data/loader/loader.h"
 #include "model/transformer.h"
 #include "parallel/holdings.h"
 #include "parallel/mesh.h"
 #include "parallel/pipeline_run.h"
+#include "parallel/ring_attention.h"
+#include "parallel/tensor_peers.h"
 #include "train/recipe.h"
 
 namespace stoker::train {
@@ -27,15 +35,25 @@ MicroBatch view(const data::Batch& batch);
 
 class ModelShare final : public Scorer, private parallel::PipelineWorker {
  public:
-  // layout: fitted to the workers that are there; stage: of the pipeline.
-  ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t stage, ops::Context& context);
+  // layout: fitted to the workers that are there.
+  ModelShare(const Recipe& recipe, const LayoutSpec& layout, const MeshCoordinates& at,
+             ops::Context& context);
   nn::ParameterStore& store() { return store_; }
   const parallel::Holdings& holdings() const { return holdings_; }
-  int64_t stage() const { return stage_; }
+  // Does a worker there hold the same weights?
+  bool holds(const MeshCoordinates& at) const { return at.pipeline == stage_ && at.tensor == tensor_.rank; }
+  // How row i of store().parameters() lies in the whole model's.
+  const ShareCut& cut(size_t i) const { return cuts_.at(i); }
+  // A tensor of a checkpoint, shaped like the parameter `like`, or what of it this worker holds. `into`: as the parameter here.
+  void load(const checkpoint::Checkpoint& saved, const std::string& name, const std::string& like,
+            TensorView into) const;
+  // The weights of a new run.
+  void init(io::FileSystem& fs);
 
-  // Before gradients() and whenever workers or virtual ranks change: which virtual ranks, with whom.
-  void take_place(comm::LeafSpan leaves, comm::Communicator* line);
-  // next() gives the micro-batches of the virtual ranks in order. Adds each virtual rank's loss where it is known (the last stage).
+  // Before gradients() and whenever workers or virtual ranks change: which virtual ranks, where, with whom (may be nobody).
+  void take_place(comm::LeafSpan leaves, const parallel::Mesh& mesh);
+  // next() gives the micro-batches of the virtual ranks in order. Adds each leaf's loss where it is known (the last stage,
+  // its first tensor worker).
   void gradients(const std::function<void(data::Batch&)>& next, float grad_scale, std::span<double> losses);
   std::vector<float*> partials(size_t fold);
   // The same for other virtual ranks, as an audit; all stages of a pipeline together. What gradients() made stays as it was, what
@@ -48,7 +66,11 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker {
       const MicroBatch& batch) override;  // all stages of a pipeline call it together; all get the result
   // A tied embedding's new values to the stage that only reads them. All stages of a pipeline call it together.
   void share_read_only();
-  // Bytes of activations, logits, trees and message buffers for one worker, from the walk that allocates them.
+  // Leaves of the tree: what losses is as long as.
+  static int leaves_of_tree(const Recipe& recipe, const LayoutSpec& layout) {
+    return recipe.virtual_ranks * static_cast<int>(layout.context);
+  }
+  // Bytes of activations, logits and of what tensor and context peers need, from the walk that allocates them.
   static size_t activation_bytes(const Recipe& recipe, const LayoutSpec& layout, int64_t stage,
                                  int64_t leaves);
 
@@ -65,6 +87,12 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker {
 
   int slot(int chunk, int64_t micro_batch) const;
   const data::Batch& batch(int64_t micro_batch);
+  // A batch's tokens that this worker takes; into `out` where that is not all of them.
+  const data::Batch& own_tokens(const data::Batch& whole, data::Batch& out) const;
+  void sum_partial_gradients(int chunk);
+  int leaf_number(int64_t leaf) const {
+    return static_cast<int>(context_rank_) * recipe_.virtual_ranks + leaves_.begin + static_cast<int>(leaf);
+  }
   std::unique_ptr<parallel::PipelineRun> run_of(comm::LeafSpan leaves) const;
   std::vector<std::unique_ptr<comm::TreeAccumulator>> trees_of(comm::LeafSpan leaves) const;
   void make_chunks(const std::vector<int>& slots);
@@ -75,10 +103,16 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker {
   const Recipe& recipe_;
   LayoutSpec layout_;
   int64_t stage_, per_leaf_;  // micro-batches of a virtual rank
+  TensorPlace tensor_;
+  ModelSpec model_;  // this worker's share
+  int64_t context_rank_ = 0;
   ops::Context& context_;
   nn::ParameterStore store_;
   parallel::Holdings holdings_;
-  comm::Communicator* line_ = nullptr;
+  std::vector<ShareCut> cuts_;  // of store_.parameters()
+  comm::Communicator *line_ = nullptr, *ring_ = nullptr;
+  std::unique_ptr<parallel::CommTensorPeers> tensor_peers_;
+  std::unique_ptr<parallel::RingAttention> ring_attention_;
   comm::LeafSpan leaves_;
   bool split_ = false;  // weights' gradients come later
   std::unique_ptr<parallel::PipelineRun> run_;
@@ -94,6 +128,7 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker {
   int64_t first_batch_ = 0;  // number of batches_.front()
   std::deque<data::Batch> batches_;
   std::vector<data::Batch> spare_batches_;
+  data::Batch whole_batch_, scored_;
   std::map<int64_t, nn::LookupGradient> awaited_;         // per leaf, at the head of a tied model
   std::map<int64_t, std::vector<float>> awaiting_folds_;  // per leaf: the head's part of its gradient
 };

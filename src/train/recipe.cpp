@@ -13,6 +13,7 @@
 #include "io/file_system.h"
 #include "spec/hf_config.h"
 #include "spec/presets.h"
+#include "spec/tensor_share.h"
 
 namespace stoker::train {
 namespace {
@@ -209,6 +210,9 @@ void read_train(Reader& r, Recipe& o) {
 
 void read_layout(Reader& r, LayoutSpec& l) {
   r.whole("layout.pipeline", l.pipeline, 1, 1 << 16);
+  r.whole("layout.tensor", l.tensor, 1, 1 << 16);
+  r.flag("layout.sequence_parallel", l.sequence_parallel);
+  r.whole("layout.context", l.context, 1, 1 << 16);
   r.whole("layout.virtual_stages", l.virtual_stages, 1, 1 << 16);
   r.choice<PipelineSchedule>("layout.schedule", l.schedule,
                              {{"1f1b", PipelineSchedule::kOneForwardOneBackward},
@@ -329,6 +333,35 @@ void read_rest(Reader& r, Recipe& o) {
   r.whole("policy.max_skips", o.max_skips, 1, 1 << 20);
 }
 
+// Workers that compute a layer together.
+void validate_shared_layers(const Recipe& o, const std::string& name) {
+  const LayoutSpec& l = o.layout;
+  (void)tensor_share(o.model, {l.tensor, 0});
+  if (l.tensor > 1 && o.optimizer.kind == OptimizerKind::kMuon)
+    fail(ErrorKind::kUsage,
+         "{}: layout.tensor is {} and optimizer.name is muon: Muon needs whole matrices. Use tensor 1 or "
+         "adamw.",
+         name, l.tensor);
+  if (l.zero_stage > 0 && o.model.vocab % l.tensor)
+    fail(ErrorKind::kUsage,
+         "{}: model.vocab ({}) is not a multiple of layout.tensor ({}), which layout.zero_stage {} needs: "
+         "raise "
+         "model.vocab to {}",
+         name, o.model.vocab, l.tensor, l.zero_stage, (o.model.vocab / l.tensor + 1) * l.tensor);
+  if (o.sequence_length % (l.context > 1 ? 2 * l.context : 1))
+    fail(ErrorKind::kUsage,
+         "{}: data.sequence_length ({}) is not a multiple of 2 x layout.context ({}): a row is cut into two "
+         "stretches a worker, so that the causal mask leaves all the same work",
+         name, o.sequence_length, l.context);
+  const int64_t tokens = o.micro_batch * o.sequence_length / l.context;
+  if (l.sequence_parallel && tokens % l.tensor)
+    fail(ErrorKind::kUsage,
+         "{}: train.micro_batch x data.sequence_length / layout.context ({}) is not a multiple of "
+         "layout.tensor "
+         "({}): layout.sequence_parallel cuts the tokens of a micro-batch into equal parts",
+         name, tokens, l.tensor);
+}
+
 void validate(const Recipe& o, const std::string& name) {
   if (o.data.sources.empty())
     fail(ErrorKind::kUsage,
@@ -351,6 +384,7 @@ void validate(const Recipe& o, const std::string& name) {
          "{}: train.global_batch ({}) is not a multiple of train.micro_batch ({}) x train.virtual_ranks ({})",
          name, o.global_batch, o.micro_batch, o.virtual_ranks);
   stoker::validate(o.layout, o.model);
+  validate_shared_layers(o, name);
   if (o.layout.pipeline > 1 && o.layout.schedule == PipelineSchedule::kZeroBubble &&
       o.recompute != Recompute::kNone)
     fail(ErrorKind::kUsage,

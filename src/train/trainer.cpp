@@ -76,15 +76,17 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
       std::make_unique<checkpoint::Store>(fs_, recipe_.run_dir + "/checkpoints", recipe_.keep_last);
   if (!team_) peak_flops_ = measure_peak(context_, recipe_.precision, 0.6);
   if (!team_) {
-    if (recipe_.layout.pipeline > 1)
+    if (recipe_.layout.world_size() > 1)
       fail(ErrorKind::kUsage,
-           "layout.pipeline is {}, but this process is alone: start it with `stoker launch -n {} -- train "
+           "layout.pipeline is {}, tensor {}, context {}, but this process is alone: start it with `stoker "
+           "launch -n {} -- train "
            "...`",
-           recipe_.layout.pipeline, recipe_.layout.world_size());
+           recipe_.layout.pipeline, recipe_.layout.tensor, recipe_.layout.context,
+           recipe_.layout.world_size());
     mesh_.layout = recipe_.layout;
     share_ = share_of(mesh_.layout, 0);
     optimizer_ = optimizer_for(*share_);
-    share_->take_place({0, recipe_.virtual_ranks}, nullptr);
+    share_->take_place({0, recipe_.virtual_ranks}, mesh_);
     writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
   }
   micro_batches_ = static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch);
@@ -94,10 +96,7 @@ Trainer::~Trainer() = default;
 
 void Trainer::initial_weights() {
   if (!share_) return;
-  nn::ParameterStore& store = share_->store();
-  if (recipe_.init_from.empty()) store.init(recipe_.seed, static_cast<float>(recipe_.init_std));
-  else load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), store);
-  store.refresh(context_);
+  share_->init(fs_);
   for (const NamedTensor& t : optimizer_->state()) std::memset(t.tensor.data, 0, t.tensor.bytes());
 }
 
@@ -124,12 +123,17 @@ void Trainer::restore(const checkpoint::Checkpoint& saved) {
   const checkpoint::TrainingState& s = saved.state();
   if (share_) {
     nn::ParameterStore& store = share_->store();
-    for (const nn::Parameter& p : store.parameters()) saved.load(p.row.name, p.weight.value);
-    if (mesh_.layout.zero_stage == 0 || mesh_.layout.data == 1) {
-      for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
+    for (const nn::Parameter& p : store.parameters())
+      share_->load(saved, p.row.name, p.row.name, p.weight.value);
+    const auto load_state = [&](const parallel::ShardedOptimizer& optimizer) {
+      for (const NamedTensor& t : optimizer.state())
+        share_->load(saved, t.name, t.name.substr(0, t.name.rfind('.')), t.tensor);
+    };
+    if (!shards()) {
+      load_state(*optimizer_);
     } else {
-      parallel::ShardedOptimizer whole(store, recipe_.optimizer);
-      for (const NamedTensor& t : whole.state()) saved.load(t.name, t.tensor);
+      const parallel::ShardedOptimizer whole(store, recipe_.optimizer);
+      load_state(whole);
       optimizer_->take_state(whole);
     }
     store.refresh(context_);
@@ -225,6 +229,15 @@ void Trainer::begin_or_resume() {
            recipe_.run_dir, first_difference(s.recipe, recipe_.identity()));
     restore(saved);
     expected_ = saved.replay_record();
+    const std::string before = nlohmann::json::parse(s.trainer).value("bit_class", std::string()),
+                      now = bit_class(recipe_.layout);
+    if (before != now) {  // the same weights and samples, sums in another order: nothing to compare with
+      expected_.reset();
+      log_->write({{"event", "bit_class"}, {"step", step_}, {"was", before}, {"is", now}});
+      if (!hooks_.quiet && speaks())
+        fmt::print(stderr, "the checkpoint was made by {}, this run adds as {}: other bits from here on\n",
+                   before.empty() ? "whole layers" : before, now.empty() ? "whole layers" : now);
+    }
     if (speaks()) checkpoints_->discard_after(step_);
     log_->write({{"event", "resume"},
                  {"step", step_},
@@ -255,10 +268,18 @@ void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
 
 // Blocks of the parameters (parallel/holdings.h), each summed by its owner, added in order: the same bits in every layout.
 double Trainer::gradient_norm() {
-  std::vector<double> blocks(parallel::count_blocks(recipe_.model), 0.0);
+  std::vector<double> blocks(parallel::count_blocks(recipe_.model, recipe_.layout.tensor), 0.0);
   if (share_)
     for (const parallel::HeldFold& fold : share_->holdings().folds()) {
-      const auto own = share_->holdings().owned_blocks(fold, mesh_.layout.data, mesh_.at.data);
+      const auto own = share_->holdings().owned_blocks(fold, mesh_.shards(), mesh_.shard());
+      if (mesh_.at.tensor > 0) {  // the first tensor worker counts what all hold
+        for (const parallel::HeldBlock& block : own)
+          for (const parallel::Range& part : share_->holdings().counted(block))
+            blocks[block.number] +=
+                ops::sum_squares(context_, view_of(share_->store().grads().as<float>() + part.begin,
+                                                   Shape{static_cast<int64_t>(part.size())}));
+        continue;
+      }
       for (size_t i = 0; i < own.size();) {  // runs of whole blocks in one call: they are summed side by side
         size_t end = i + 1, count = own[i].size;
         while (end < own.size() && own[end].number == own[end - 1].number + 1 &&
@@ -286,17 +307,17 @@ float Trainer::gradient_scale() const {
 }
 
 Trainer::StepResult Trainer::gradients() {
-  std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
+  std::vector<double> losses(static_cast<size_t>(ModelShare::leaves_of_tree(recipe_, recipe_.layout)), 0.0);
   StepResult result;
   if (team_) {
     team_->phase("compute", step_);
-    const double begin = monotonic_s(), waited = mesh_.line ? mesh_.line->busy_s() : 0;
+    const double begin = monotonic_s(), waited = mesh_.waited_s();
     own_gradients(losses, result);
     limp(monotonic_s() - begin);
     const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
-    if (share_ && share_->leaves().size() > 0)  // a stage that waits for another one is not slow itself
-      team_->step_done((took - (mesh_.line ? mesh_.line->busy_s() - waited : 0)) / share_->leaves().size());
+    if (share_ && share_->leaves().size() > 0)  // who waits for another worker is not slow itself
+      team_->step_done((took - (mesh_.waited_s() - waited)) / share_->leaves().size());
     expect_slowness();
     audit_gradients();
     sum_over_team(losses, result);
@@ -407,6 +428,7 @@ checkpoint::TrainingState Trainer::state() const {
   s.software = "stoker " STOKER_VERSION;
   s.trainer = nlohmann::json{{"losses", watch_.state()},
                              {"skips_in_a_row", skips_in_a_row_},
+                             {"bit_class", bit_class(recipe_.layout)},
                              {"feed", nlohmann::json::parse(loader_->description())}}
                   .dump();
   return s;

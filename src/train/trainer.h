@@ -118,6 +118,8 @@ class Trainer {
   void save_if_settled();
   void finish_together();
   std::vector<checkpoint::TensorToSave> own_part();
+  void add_rows(std::vector<checkpoint::TensorToSave>& out, size_t i, const std::string& name,
+                checkpoint::Part part, int64_t from, int64_t to, const float* rows);
   int64_t saved_part(bool wait);
   void settle_save(std::span<const int64_t> parts);
   void drop_save();
@@ -135,7 +137,7 @@ class Trainer {
   std::unique_ptr<ModelShare> share_of(const LayoutSpec& layout, int64_t rank);
   std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(ModelShare& share);
   // Do replicas deal the updates between them?
-  bool shards() const { return mesh_.layout.zero_stage > 0 && mesh_.layout.data > 1; }
+  bool shards() const { return mesh_.layout.zero_stage > 0 && mesh_.shards() > 1; }
   bool speaks() const { return !hooks_.team || hooks_.team->rank() == 0; }
   void collect_saves(bool wait);
   void evaluate();

@@ -27,7 +27,7 @@ Hash128 hash_of(const std::vector<std::vector<float*>>& partials,
 // gradients in disorder: call before the sum is there.
 Hash128 Trainer::gradient_hash(int64_t replica) {
   const comm::LeafSpan leaves =
-      comm::leaves_of(static_cast<int>(replica), mesh_.shards(), recipe_.virtual_ranks);
+      comm::leaves_of(static_cast<int>(replica), static_cast<int>(mesh_.layout.data), recipe_.virtual_ranks);
   const auto rows = static_cast<uint64_t>(recipe_.micro_batch),
              batch = static_cast<uint64_t>(recipe_.global_batch);
   uint64_t at = next_batch_ * batch +
@@ -55,7 +55,7 @@ void Trainer::audit_gradients() {
     for (size_t f = 0; f < share_->holdings().folds().size(); ++f) own.push_back(share_->partials(f));
   if (std::exchange(flip_shard_, false) && !own.front().empty())
     *reinterpret_cast<uint8_t*>(own.front().front()) ^= 0x04;
-  const int replicas = mesh_.shards();
+  const auto replicas = static_cast<int>(mesh_.layout.data);
   if (!due || replicas < 2) return;
   team_->phase("audit", step_);
   const auto all_say = [&]<typename Said>(const Said& mine) {

@@ -40,9 +40,9 @@ void Trainer::inject_chaos() {
 
 // Where it matters: in the first block whose update this rank makes.
 void Trainer::flip_gradient_sum() {
-  const int64_t n = mesh_.layout.data;
+  const int64_t n = mesh_.shards();
   for (const parallel::HeldFold& fold : share_->holdings().folds())
-    for (const int64_t worker : {mesh_.at.data, (mesh_.at.data + n - 1) % n})
+    for (const int64_t worker : {int64_t{mesh_.shard()}, (mesh_.shard() + n - 1) % n})
       for (const parallel::HeldBlock& block : share_->holdings().owned_blocks(fold, n, worker)) {
         *reinterpret_cast<uint8_t*>(share_->store().grads().as<float>() + block.local) ^= 0x10;
         return;

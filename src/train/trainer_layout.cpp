@@ -22,13 +22,13 @@ std::span<std::byte> float_bytes(float* data, size_t count) {
 void Trainer::find_place() { mesh_ = parallel::make_mesh(recipe_.layout, team_->comm()); }
 
 std::unique_ptr<ModelShare> Trainer::share_of(const LayoutSpec& layout, int64_t rank) {
-  return std::make_unique<ModelShare>(recipe_, layout, mesh_coordinates(layout, rank).pipeline, context_);
+  return std::make_unique<ModelShare>(recipe_, layout, mesh_coordinates(layout, rank), context_);
 }
 
 std::unique_ptr<parallel::ShardedOptimizer> Trainer::optimizer_for(ModelShare& share) {
   if (!shards()) return std::make_unique<parallel::ShardedOptimizer>(share.store(), recipe_.optimizer);
   return std::make_unique<parallel::ShardedOptimizer>(
-      share.store(), recipe_.optimizer, share.holdings().updated(mesh_.layout.data, mesh_.at.data));
+      share.store(), recipe_.optimizer, share.holdings().updated(mesh_.shards(), mesh_.shard()));
 }
 
 void Trainer::move_state(const parallel::MovePlan& plan, const parallel::ShardedOptimizer* from,
@@ -54,9 +54,10 @@ void Trainer::share_values() {
   nn::ParameterStore& store = share_->store();
   if (shards()) {
     for (const parallel::HeldFold& fold : share_->holdings().folds()) {
-      auto begins = share_->holdings().cuts(fold, mesh_.layout.data);
+      auto begins = share_->holdings().cuts(fold, mesh_.shards());
       for (size_t& b : begins) b *= sizeof(float);
-      mesh_.data->all_gather_parts(float_bytes(store.values().as<float>() + fold.begin, fold.size()), begins);
+      mesh_.replicas->all_gather_parts(float_bytes(store.values().as<float>() + fold.begin, fold.size()),
+                                       begins);
     }
     store.refresh(context_);
   }
@@ -66,13 +67,11 @@ void Trainer::share_values() {
 // This rank's virtual ranks and their micro-batches.
 void Trainer::take_place() {
   expect_slowness();
-  const comm::LeafSpan leaves =
-      share_ ? comm::leaves_of(static_cast<int>(mesh_.at.data), mesh_.shards(), recipe_.virtual_ranks)
-             : comm::LeafSpan{};
+  const comm::LeafSpan leaves = share_ ? mesh_.leaves(recipe_.virtual_ranks) : comm::LeafSpan{};
   const int64_t rows = recipe_.micro_batch, batch = recipe_.global_batch;
   const int64_t per_leaf = batch / rows / recipe_.virtual_ranks;
   micro_batches_ = static_cast<uint64_t>(per_leaf * leaves.size());
-  if (share_) share_->take_place(leaves, mesh_.line.get());
+  if (share_) share_->take_place(leaves, mesh_);
   // Each rank of this generation stores another part than before.
   if (writer_) writer_->abandon();
   forget_save();
@@ -120,22 +119,22 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
   team_->phase("reduce", step_);
   if (share_) {
     const parallel::Holdings& holdings = share_->holdings();
-    const int n = mesh_.shards(), me = static_cast<int>(mesh_.at.data);
-    const auto spans = comm::even_spans(n, recipe_.virtual_ranks);
+    const int n = mesh_.shards(), me = mesh_.shard();
+    const auto spans = mesh_.leaf_spans(recipe_.virtual_ranks);
     for (size_t f = 0; f < holdings.folds().size(); ++f) {
       const parallel::HeldFold& fold = holdings.folds()[f];
       float* grads = share_->store().grads().as<float>() + fold.begin;
       const auto partials = share_->partials(f);
       const auto cuts = holdings.cuts(fold, n);
       if (!shards()) {
-        mesh_.data->tree_all_reduce(partials, fold.size(), spans, grads, cuts);
+        mesh_.replicas->tree_all_reduce(partials, fold.size(), spans, grads, cuts);
         continue;
       }
       const auto own = static_cast<size_t>(me), mirror = static_cast<size_t>((me + n - 1) % n);
-      mesh_.data->tree_reduce_scatter(partials, fold.size(), spans, grads + cuts[own], cuts);
-      mesh_.data->exchange(float_bytes(grads + cuts[own], cuts[own + 1] - cuts[own]), (me + 1) % n,
-                           float_bytes(grads + cuts[mirror], cuts[mirror + 1] - cuts[mirror]),
-                           (me + n - 1) % n);
+      mesh_.replicas->tree_reduce_scatter(partials, fold.size(), spans, grads + cuts[own], cuts);
+      mesh_.replicas->exchange(float_bytes(grads + cuts[own], cuts[own + 1] - cuts[own]), (me + 1) % n,
+                               float_bytes(grads + cuts[mirror], cuts[mirror + 1] - cuts[mirror]),
+                               (me + n - 1) % n);
     }
     shard_hash_ = hash_of_shards();
     share_->reset();
@@ -146,7 +145,7 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
 
 Hash128 Trainer::hash_of_shards() const {
   if (!share_ || !shards()) return {};
-  const int n = mesh_.shards(), me = static_cast<int>(mesh_.at.data);
+  const int n = mesh_.shards(), me = mesh_.shard();
   const float* grads = share_->store().grads().as<float>();
   std::vector<Hash128> parts;
   for (const parallel::HeldFold& fold : share_->holdings().folds()) {

@@ -24,12 +24,65 @@ Hash128 hash_of_weights(const nn::ParameterStore& store) {
 
 }  // namespace
 
+// Rows [from, to) of a tensor shaped like row i of the store's table, into the checkpoint, where the whole tensor is. `keep` owns the
+// memory where it is a copy. All tensor workers call this with the same rows of the same tensor: columns have to come together.
+void Trainer::add_rows(std::vector<checkpoint::TensorToSave>& out, size_t i, const std::string& name,
+                       checkpoint::Part part, int64_t from, int64_t to, const float* rows) {
+  const nn::Parameter& p = share_->store().parameters()[i];
+  const ShareCut& cut = share_->cut(i);
+  auto dims = p.weight.value.shape.dims();
+  const auto add = [&](const float* data, int64_t width, int64_t whole_row, int64_t count) {
+    dims[0] = count;
+    if (dims.size() > 1) dims[1] = width;
+    if (count > 0)
+      out.push_back({name, view_of(const_cast<float*>(data), Shape(dims)), part, whole_row, cut.whole_rows});
+  };
+  if (cut.replicated) {
+    if (mesh_.at.tensor == 0) add(rows, cut.columns, from, to - from);
+  } else if (!cut.cuts_columns()) {
+    int64_t at = 0;  // of the share's rows
+    for (const ShareCut::Stretch& s : cut.rows) {
+      const int64_t begin = std::max(from, at), end = std::min(to, at + s.end - s.begin);
+      if (begin < end)
+        add(rows + (begin - from) * cut.columns, cut.columns, s.begin + begin - at, end - begin);
+      at += s.end - s.begin;
+    }
+  } else {
+    const int64_t n = mesh_.layout.tensor, me = mesh_.at.tensor;
+    const auto first = [&](int64_t t) { return from + (to - from) * t / n; };
+    const int64_t mine = first(me + 1) - first(me);
+    Buffer whole(static_cast<size_t>(mine * cut.whole_columns) * sizeof(float));
+    std::vector<float> arriving(static_cast<size_t>(mine * cut.columns));
+    auto* to_rows = static_cast<float*>(whole.data());
+    for (int64_t u = 0; u < n; ++u) {  // u's rows, from everybody to u
+      const float* own = rows + (first(u) - from) * cut.columns;
+      if (u != me) {
+        mesh_.tensor->send(
+            std::as_bytes(std::span(own, static_cast<size_t>((first(u + 1) - first(u)) * cut.columns))),
+            static_cast<int>(u), kPatience_s);
+        continue;
+      }
+      for (int64_t w = 0; w < n; ++w) {
+        if (w != me)
+          mesh_.tensor->receive(std::as_writable_bytes(std::span(arriving)), static_cast<int>(w),
+                                kPatience_s);
+        const float* from_w = w == me ? own : arriving.data();
+        for (int64_t r = 0; r < mine; ++r)
+          std::copy_n(from_w + r * cut.columns, cut.columns,
+                      to_rows + r * cut.whole_columns + w * cut.columns);
+      }
+    }
+    add(to_rows, cut.whole_columns, first(me), mine);
+    part_copies_.push_back(std::move(whole));
+  }
+}
+
 // What this rank stores: of each parameter that its replica's stage trains the rows that end in its shard. A row across a cut begins
-// in the shard before, which this rank mirrors, so it has all of it.
+// in the shard before, which this rank mirrors, so it has all of it. Where all replicas hold the same, it is dealt evenly.
 std::vector<checkpoint::TensorToSave> Trainer::own_part() {
   std::vector<checkpoint::TensorToSave> out;
   if (!share_) return out;
-  const int64_t n = mesh_.layout.data, me = mesh_.at.data;
+  const int64_t n = mesh_.shards(), me = mesh_.shard();
   const nn::ParameterStore& store = share_->store();
   const auto* base = store.values().as<float>();
   std::vector<parallel::Range> mine;  // local
@@ -38,36 +91,46 @@ std::vector<checkpoint::TensorToSave> Trainer::own_part() {
     mine.push_back(
         {fold.begin + cuts[static_cast<size_t>(me)], fold.begin + cuts[static_cast<size_t>(me) + 1]});
   }
-  for (const nn::Parameter& p : store.parameters()) {
+  std::map<std::string, size_t> index;
+  for (size_t i = 0; i < store.parameters().size(); ++i) {
+    const nn::Parameter& p = store.parameters()[i];
     if (!p.trained) continue;
+    index[p.row.name] = i;
     const TensorView& value = p.weight.value;
     const int64_t rows = value.shape[0];
     const size_t first = static_cast<size_t>(value.as<float>() - base),
                  row = static_cast<size_t>(value.count() / rows);
+    const auto add = [&](const std::string& name, checkpoint::Part part, int64_t from, int64_t to,
+                         const float* data) { add_rows(out, i, name, part, from, to, data); };
+    if (!shards()) {
+      const int64_t from = rows * me / n, to = rows * (me + 1) / n;
+      if (from < to)
+        add(p.row.name, checkpoint::Part::kWeights, from, to,
+            value.as<float>() + from * static_cast<int64_t>(row));
+      continue;
+    }
     const auto row_of = [&](size_t at) {
       return at <= first ? int64_t{0} : std::min(rows, static_cast<int64_t>((at - first) / row));
     };
     for (const parallel::Range& shard : mine) {
       const int64_t from = row_of(shard.begin), to = row_of(shard.end);
       if (from >= to) continue;
-      out.push_back({p.row.name, value.slice_rows(from, to), checkpoint::Part::kWeights, from, rows});
-      if (!shards()) continue;
+      add(p.row.name, checkpoint::Part::kWeights, from, to,
+          value.as<float>() + from * static_cast<int64_t>(row));
       const parallel::Range flat{p.flat + static_cast<size_t>(from) * row,
                                  p.flat + static_cast<size_t>(to) * row};
       for (auto& [name, copy] : optimizer_->copy_state(p.row.name, flat)) {
-        auto dims = value.shape.dims();
-        dims[0] = to - from;
-        out.push_back({name, view_of(static_cast<float*>(copy.data()), Shape(dims)),
-                       checkpoint::Part::kOptimizer, from, rows});
+        add(name, checkpoint::Part::kOptimizer, from, to, static_cast<const float*>(copy.data()));
         part_copies_.push_back(std::move(copy));
       }
     }
   }
   if (shards()) return out;
-  for (const NamedTensor& t : optimizer_->state()) {  // every replica has all of it: dealt evenly
+  for (const NamedTensor& t : optimizer_->state()) {
     const int64_t rows = t.tensor.shape[0], from = rows * me / n, to = rows * (me + 1) / n;
     if (from < to)
-      out.push_back({t.name, t.tensor.slice_rows(from, to), checkpoint::Part::kOptimizer, from, rows});
+      add_rows(out, index.at(t.name.substr(0, t.name.rfind('.'))), t.name, checkpoint::Part::kOptimizer, from,
+               to, t.tensor.as<float>() + from * (t.tensor.count() / rows));
   }
   return out;
 }
@@ -87,7 +150,8 @@ void Trainer::save_together() {
   shared_save_.emplace(SharedSave{step_, monotonic_s(), kNothing, {}, {}, {}});
   if (speaks()) {
     log_data(next_batch_);
-    if (mesh_.layout.pipeline == 1) shared_save_->weights = hash_of_weights(share_->store());
+    if (mesh_.layout.pipeline == 1 && mesh_.layout.tensor == 1)
+      shared_save_->weights = hash_of_weights(share_->store());
     record_for_ = step_;
     recorded_.reset();
   }
@@ -131,7 +195,7 @@ int64_t Trainer::saved_part(bool wait) {
   return shared_save_->mine == kFailed || hash_stored_weights(wait) ? shared_save_->mine : kNothing;
 }
 
-// Rank 0 of a pipeline has never seen all weights: when all parts are stored (settle_save begins it) it reads them, beside the
+// Rank 0 of a pipeline or a shared width has never seen all weights: when all parts are stored (settle_save begins it) it reads them, beside the
 // training, and holds its own vote back until then.
 bool Trainer::hash_stored_weights(bool wait) {
   SharedSave& save = *shared_save_;

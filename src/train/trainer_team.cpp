@@ -123,8 +123,7 @@ void Trainer::synchronise() {
     if (plan.lost.empty()) {
       const bool mine = valid(said[static_cast<size_t>(me)]);
       std::unique_ptr<ModelShare> share;  // where this worker computes something else than before
-      if (!mesh_.spare && (!share_ || share_->stage() != mesh_.at.pipeline))
-        share = share_of(mesh_.layout, me);
+      if (!mesh_.spare && (!share_ || !share_->holds(mesh_.at))) share = share_of(mesh_.layout, me);
       ModelShare* target = mesh_.spare ? nullptr : share ? share.get() : share_.get();
       std::unique_ptr<parallel::ShardedOptimizer> next;
       if (target) next = optimizer_for(*target);

@@ -47,6 +47,13 @@ struct Transfer {
 };
 using Ticket = std::shared_ptr<Transfer>;
 
+// How large transfers are best cut: pieces of so many bytes, so many pieces started before the first is waited for. The same on all
+// ranks of a generation, since both ends cut alike.
+struct Pacing {
+  size_t piece_bytes = size_t{512} << 10;
+  size_t in_flight = 2;
+};
+
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -57,6 +64,7 @@ class Transport {
   virtual Ticket receive(int from, uint64_t tag, void* data, size_t bytes) = 0;
   virtual void wait(const Ticket& ticket, double deadline_s) = 0;
   virtual void abort(const std::string& why) = 0;
+  virtual Pacing pacing() const { return {}; }
   virtual std::string name() const = 0;  // "memory", "shm", "gloo", for messages and traces
 };
 

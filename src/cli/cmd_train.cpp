@@ -231,7 +231,7 @@ void add_train(CLI::App& app) {
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
   cmd->add_option("--zero", f->zero_stage, "With several workers: 1 shards the optimizer state (default 0)")
       ->check(CLI::Range(0, 1));
-  cmd->add_option("--transport", f->transport, "With several workers: auto, shm or gloo");
+  cmd->add_option("--transport", f->transport, "With several workers: auto, shm, tcp or gloo");
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")
       ->check(CLI::Range(0.5, 3600.0));

@@ -24,7 +24,7 @@
 namespace stoker::comm {
 namespace {
 
-constexpr int kMethods = 6;
+constexpr int kMethods = 6, kPlainMethods = 3;
 struct ChildReport {
   std::array<double, kMethods> median_s{};
   int rounds = 0;
@@ -92,13 +92,15 @@ struct Bench {
       for (size_t p = 0; p < own.size(); ++p)
         for (size_t i = 0; i < elements; ++i) parts[p][i] = leaf_value(own[p].begin, i);
     };
+    // In place, as gloo's are.
+    float* in_place = partials.empty() ? buffer : partials.front();
     const std::array<std::function<void()>, kMethods> methods{
         [&] { gloo_new(gloo::detail::AllreduceOptionsImpl::RING, 1); },
         [&] { halving.run(); },
         [&] { gloo_new(gloo::detail::AllreduceOptionsImpl::BCUBE, 2); },
-        [&] { over_gloo->tree_all_reduce(partials, elements, spans, buffer); },
-        [&] { direct->tree_all_reduce(partials, elements, spans, buffer); },
-        [&] { shm->tree_all_reduce(partials, elements, spans, buffer); },
+        [&] { over_gloo->tree_all_reduce(partials, elements, spans, in_place); },
+        [&] { direct->tree_all_reduce(partials, elements, spans, in_place); },
+        [&] { shm->tree_all_reduce(partials, elements, spans, in_place); },
     };
     ChildReport report;
     report.same_bits = check_bits({over_gloo.get(), direct.get(), shm.get()}, fill, partials, spans, data);
@@ -109,7 +111,7 @@ struct Bench {
       shm->all_reduce(std::span(more), Reduce::kMax);
       if (more[0] == 0) break;
       for (int m = 0; m < kMethods; ++m) {
-        std::fill(data.begin(), data.end(), 1.0f);
+        std::fill_n(m < kPlainMethods ? buffer : in_place, elements, 1.0f);
         shm->barrier();
         const double start = monotonic_s();
         methods[static_cast<size_t>(m)]();

@@ -230,7 +230,7 @@ void add_train(CLI::App& app) {
   cmd->add_option_function<int>(
       "--zero", [f](int stage) { f->set.push_back(fmt::format("layout.zero_stage={}", stage)); },
       "With several workers: what they shard between them, as layout.zero_stage (docs/recipe.md)");
-  cmd->add_option("--transport", f->transport, "With several workers: auto, shm or gloo");
+  cmd->add_option("--transport", f->transport, "With several workers: auto, shm, tcp or gloo");
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")
       ->check(CLI::Range(0.5, 3600.0));

@@ -2,8 +2,8 @@
 
 #include <cstdlib>
 #include <memory>
-#include <optional>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/progress.h"
 #include "base/threads.h"
@@ -225,8 +225,9 @@ void add_train(Command& app) {
   cmd->add_flag("--dry-run", f->dry_run,
                 "Print parameters, memory, steps and what is taken of which data; allocate nothing");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
-  cmd->add_option("--zero", f->zero_stage,
-                  "With several workers: what they shard between them, as layout.zero_stage (docs/recipe.md)");
+  cmd->add_option(
+      "--zero", f->zero_stage,
+      "With several workers: what they shard between them, as layout.zero_stage (docs/recipe.md)");
   cmd->add_option("--transport", f->transport, "With several workers: auto, shm, tcp or gloo");
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")

@@ -140,9 +140,8 @@ every = 1000
         .hex();
   }
 
-  static std::string run_of(std::string run, const Settings& settings) {
-    for (const std::string& s : settings) run += "," + s;
-    return run;
+  static std::string run_of(const std::string& run, const Settings& settings) {
+    return fmt::format("{}-{:x}", run, hash64(fmt::format("{}", fmt::join(settings, ","))));
   }
   static std::string single_run(const Settings& settings) { return run_of(root_ + "/single", settings); }
   static std::string team_run(int workers, const Settings& settings, int victim = -1) {

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# ./dev shared [argument of stoker train...]: workers that share layers (tensor) and rows (context), in this machine's memory. A table: the
+# layout, the hash of its weights (the same within a class of bits), the loss, and the most memory that a worker took against what
+# `--dry-run` says. Needs `stoker` in build/ and about 2 GB.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+place=${STOKER_SHARED_DIR:-build/shared}
+rm -rf "$place"
+mkdir -p "$place/text"
+for i in $(seq 40); do sed "s/^/$i /" tests/golden/tokenizer/training.txt | head -c 3000 >"$place/text/$i.txt" || true; done
+build/stoker data prepare "$place/text" --out "$place/data" --vocab-size 400 --held-out 0 >/dev/null 2>&1
+cat >"$place/recipe.toml" <<TOML
+[run]
+dir = "$place/unused"
+[model]
+layers = 4
+hidden = 512
+heads = 8
+kv_heads = 4
+ffn = 1536
+vocab = 8192
+[data]
+path = "$place/data"
+sequence_length = 256
+[train]
+threads = 1
+steps = 3
+global_batch = 4
+micro_batch = 4
+TOML
+printf '%-28s %8s  %-12s %-10s %9s %9s %6s\n' layout workers weights loss said taken off
+row() { # name, workers, settings
+  local name=$1 workers=$2 run="$place/$1"
+  shift 2
+  local set=(--set "run.dir=$run" "${arguments[@]}")
+  for s in "$@"; do set+=(--set "layout.$s"); done
+  local said
+  said=$(build/stoker train "$place/recipe.toml" --dry-run --json "${set[@]}" | sed -n 's/^  "memory_bytes": \([0-9]*\).*/\1/p')
+  if [ "$workers" = 1 ]; then build/stoker train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null
+  else build/stoker launch -n "$workers" --run "$run" -- train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null 2>"$run.err"; fi
+  local taken hash loss
+  taken=$(cat "$run"/log.jsonl "$run"/workers/*.jsonl 2>/dev/null | grep -o '"peak_bytes":[0-9]*' | cut -d: -f2 | sort -n | tail -1)
+  loss=$(grep '"event":"step"' "$run/log.jsonl" | tail -1 | grep -o '"loss":[0-9.]*' | cut -d: -f2)
+  hash=$(build/stoker ckpt show "$run" --json | sed -n 's/.*"weights_hash": "\(.\{12\}\).*/\1/p' | head -1)
+  awk -v n="$name" -v w="$workers" -v h="$hash" -v l="$loss" -v s="$said" -v t="$taken" \
+    'BEGIN {printf "%-28s %8d  %-12s %-10.6f %6.0f MB %6.0f MB %4.1f %%\n", n, w, h, l, s / 1e6, t / 1e6, (t / s - 1) * 100}'
+}
+arguments=("$@")
+row single 1
+row tensor2 2 tensor=2
+row tensor2-again 2 tensor=2
+row tensor2-rows 2 tensor=2 sequence_parallel=true
+row tensor4-rows 4 tensor=4 sequence_parallel=true
+row context2 2 context=2
+row context4 4 context=4
+row both 4 tensor=2 sequence_parallel=true context=2
+row both-again 4 tensor=2 sequence_parallel=true context=2

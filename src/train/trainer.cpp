@@ -584,8 +584,8 @@ RunSummary Trainer::run() {
         if (team_) finish_together();
         collect_saves(true);
         log_->write({{"event", "stop"}, {"step", step_}});
-        fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved in {}. The same command continues.",
-             step_, recipe_.steps, summary_.checkpoint);
+        fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved{}. The same command continues.", step_,
+             recipe_.steps, summary_.checkpoint.empty() ? "" : " in " + summary_.checkpoint);
       }
       if (team_ && regroup_after_ && !last) regroup();
     } catch (const comm::PeerError& e) {

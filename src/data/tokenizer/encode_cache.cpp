@@ -16,9 +16,9 @@ EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string
     : bpe_(bpe), whole_(whole) {
   constexpr size_t kBytes = sizeof(Bucket) << kBucketBits, kHuge = size_t{2} << 20;
   // Fresh from the system, so zero already; with room to align to huge pages, the rest given back.
-  void* whole = mmap(nullptr, kBytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (whole == MAP_FAILED) throw std::bad_alloc();
-  auto* const begin = static_cast<char*>(whole);
+  void* const mapping = mmap(nullptr, kBytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) throw std::bad_alloc();
+  auto* const begin = static_cast<char*>(mapping);
   const size_t before = (kHuge - reinterpret_cast<uintptr_t>(begin) % kHuge) % kHuge;
   if (before) munmap(begin, before);
   if (before < kHuge) munmap(begin + before + kBytes, kHuge - before);

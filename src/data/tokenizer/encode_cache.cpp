@@ -16,7 +16,8 @@ EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string
     : bpe_(bpe), whole_(whole) {
   constexpr size_t kBytes = sizeof(Bucket) << kBucketBits, kHuge = size_t{2} << 20;
   // Fresh from the system, so zero already; with room to align to huge pages, the rest given back.
-  void* const mapping = mmap(nullptr, kBytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const mapping =
+      mmap(nullptr, kBytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
   auto* const begin = static_cast<char*>(mapping);
   const size_t before = (kHuge - reinterpret_cast<uintptr_t>(begin) % kHuge) % kHuge;

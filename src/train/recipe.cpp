@@ -10,7 +10,6 @@
 
 #include "base/checked.h"
 #include "base/edit_distance.h"
-#include "io/file_system.h"
 #include "spec/hf_config.h"
 #include "spec/presets.h"
 
@@ -144,7 +143,7 @@ void apply_override(toml::table& table, const std::string& override_text) {
   parsed["v"].visit([&](const auto& node) { at->insert_or_assign(key.substr(begin), node); });
 }
 
-void read_model(Reader& r, Recipe& recipe, const std::string& name) {
+void read_model(Reader& r, Recipe& recipe, const std::string& name, io::FileSystem& fs) {
   ModelSpec& m = recipe.model;
   std::string preset, config;
   r.text("model.preset", preset);
@@ -156,7 +155,7 @@ void read_model(Reader& r, Recipe& recipe, const std::string& name) {
   if (!preset.empty()) m = model_preset(preset);
   if (!recipe.init_from.empty()) config = recipe.init_from + "/config.json";
   if (!config.empty()) {
-    const auto file = io::real_file_system().open_read(config);
+    const auto file = fs.open_read(config);
     m = parse_hf_config(file->text(), config).model;
   }
   r.choice<Family>("model.family", m.family,
@@ -369,7 +368,7 @@ void validate(const Recipe& o, const std::string& name) {
 }  // namespace
 
 Recipe parse_recipe(const std::string& text, const std::string& name,
-                    const std::vector<std::string>& overrides) {
+                    const std::vector<std::string>& overrides, io::FileSystem& fs) {
   toml::table table = parse_toml(text, name);
   for (const std::string& o : overrides) {
     apply_override(table, o);
@@ -381,7 +380,7 @@ Recipe parse_recipe(const std::string& text, const std::string& name,
   Reader r(table, name);
   Recipe recipe;
   read_rest(r, recipe);
-  read_model(r, recipe, name);
+  read_model(r, recipe, name, fs);
   read_train(r, recipe);
   read_layout(r, recipe.layout);
   read_optimizer(r, recipe);

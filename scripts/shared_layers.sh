@@ -35,7 +35,7 @@ row() { # name, workers, settings
   local set=(--set "run.dir=$run" "${arguments[@]}")
   for s in "$@"; do set+=(--set "layout.$s"); done
   local said
-  said=$(build/stoker train "$place/recipe.toml" --dry-run --json "${set[@]}" | sed -n 's/^  "memory_bytes": \([0-9]*\).*/\1/p')
+  said=$(build/stoker train "$place/recipe.toml" --dry-run --json --workers "$workers" "${set[@]}" | sed -n 's/^  "memory_bytes": \([0-9]*\).*/\1/p')
   if [ "$workers" = 1 ]; then build/stoker train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null
   else build/stoker launch -n "$workers" --run "$run" -- train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null 2>"$run.err"; fi
   local taken hash loss

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/median.h"
 #include "base/progress.h"
 #include "base/random.h"
 #include "base/stop.h"
@@ -30,11 +31,6 @@ struct Flags {
   int64_t length = 2048, rows = 8, mb = 96, cache_mb = 24;
   bool start_only = false, json = false;
 };
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v.empty() ? 0 : v[v.size() / 2];
-}
 
 // ---- Starting anywhere
 

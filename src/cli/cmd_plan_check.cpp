@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/median.h"
 #include "cli/command.h"
 #include "cli/plan_options.h"
 #include "cli/plan_screen.h"
@@ -25,14 +26,6 @@ namespace {
 
 using namespace stoker::plan;
 using nlohmann::json;
-
-double median(std::vector<double> values) {
-  std::erase_if(values, [](double v) { return !std::isfinite(v); });
-  if (values.empty()) return std::nan("");
-  const size_t half = values.size() / 2;
-  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(half), values.end());
-  return values[half];
-}
 
 // The phases that runs record, and the predicted terms that they hold.
 enum class Phase { kCompute, kCommunication, kOptimizer, kOther };

@@ -5,6 +5,7 @@ namespace stoker::parallel {
 LayoutSpec fitted(LayoutSpec layout, int64_t workers) {
   layout.data = 1;
   layout.data = workers / layout.world_size();
+  if (replicas(layout) <= 1) layout.zero_stage = 0;  // nobody to share with
   return layout;
 }
 
@@ -27,7 +28,7 @@ std::vector<comm::LeafSpan> Mesh::leaf_spans(int virtual_ranks) const {
 
 double Mesh::waited_s() const {
   double sum = 0;
-  for (const comm::Communicator* group : {line.get(), tensor.get(), context.get()})
+  for (const comm::Communicator* group : {tensor.get(), context.get()})
     if (group) sum += group->busy_s();
   return sum;
 }

@@ -11,7 +11,7 @@
 
 namespace stoker::parallel {
 
-// `layout` with its data axis as long as `workers` allow; data 0 when they do not fill one replica.
+// `layout` with its data axis as long as `workers` allow; data 0 when they do not fill one replica. ZeRO needs two replicas.
 LayoutSpec fitted(LayoutSpec layout, int64_t workers);
 
 struct Mesh {
@@ -28,7 +28,7 @@ struct Mesh {
   comm::LeafSpan leaves(int virtual_ranks) const;
   std::vector<comm::LeafSpan> leaf_spans(int virtual_ranks) const;
   void set_timeout(double timeout_s);
-  double waited_s() const;  // in messages within a replica, so far
+  double waited_s() const;  // for the workers that share layers and rows with this one, so far
 };
 
 // Usage: fewer workers than one replica needs, with the fields that ask for them.

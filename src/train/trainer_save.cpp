@@ -84,13 +84,7 @@ std::vector<checkpoint::TensorToSave> Trainer::own_part() {
   if (!share_) return out;
   const int64_t n = mesh_.shards(), me = mesh_.shard();
   const nn::ParameterStore& store = share_->store();
-  const auto* base = store.values().as<float>();
-  std::vector<parallel::Range> mine;  // local
-  for (const parallel::HeldFold& fold : share_->holdings().folds()) {
-    const auto cuts = share_->holdings().cuts(fold, n);
-    mine.push_back(
-        {fold.begin + cuts[static_cast<size_t>(me)], fold.begin + cuts[static_cast<size_t>(me) + 1]});
-  }
+  const std::vector<parallel::Range> mine = share_->holdings().owned(n, me);
   std::map<std::string, size_t> index;
   for (size_t i = 0; i < store.parameters().size(); ++i) {
     const nn::Parameter& p = store.parameters()[i];
@@ -98,8 +92,7 @@ std::vector<checkpoint::TensorToSave> Trainer::own_part() {
     index[p.row.name] = i;
     const TensorView& value = p.weight.value;
     const int64_t rows = value.shape[0];
-    const size_t first = static_cast<size_t>(value.as<float>() - base),
-                 row = static_cast<size_t>(value.count() / rows);
+    const auto row = static_cast<size_t>(value.count() / rows);
     const auto add = [&](const std::string& name, checkpoint::Part part, int64_t from, int64_t to,
                          const float* data) { add_rows(out, i, name, part, from, to, data); };
     if (!shards()) {
@@ -110,15 +103,15 @@ std::vector<checkpoint::TensorToSave> Trainer::own_part() {
       continue;
     }
     const auto row_of = [&](size_t at) {
-      return at <= first ? int64_t{0} : std::min(rows, static_cast<int64_t>((at - first) / row));
+      return at <= p.flat ? int64_t{0} : std::min(rows, static_cast<int64_t>((at - p.flat) / row));
     };
     for (const parallel::Range& shard : mine) {
       const int64_t from = row_of(shard.begin), to = row_of(shard.end);
       if (from >= to) continue;
-      add(p.row.name, checkpoint::Part::kWeights, from, to,
-          value.as<float>() + from * static_cast<int64_t>(row));
       const parallel::Range flat{p.flat + static_cast<size_t>(from) * row,
                                  p.flat + static_cast<size_t>(to) * row};
+      add(p.row.name, checkpoint::Part::kWeights, from, to,
+          shards_values() ? optimizer_->value(flat) : value.as<float>() + from * static_cast<int64_t>(row));
       for (auto& [name, copy] : optimizer_->copy_state(p.row.name, flat)) {
         add(name, checkpoint::Part::kOptimizer, from, to, static_cast<const float*>(copy.data()));
         part_copies_.push_back(std::move(copy));
@@ -150,7 +143,7 @@ void Trainer::save_together() {
   shared_save_.emplace(SharedSave{step_, monotonic_s(), kNothing, {}, {}, {}});
   if (speaks()) {
     log_data(next_batch_);
-    if (mesh_.layout.pipeline == 1 && mesh_.layout.tensor == 1)
+    if (mesh_.layout.pipeline == 1 && mesh_.layout.tensor == 1 && !shards_values())
       shared_save_->weights = hash_of_weights(share_->store());
     record_for_ = step_;
     recorded_.reset();
@@ -195,7 +188,8 @@ int64_t Trainer::saved_part(bool wait) {
   return shared_save_->mine == kFailed || hash_stored_weights(wait) ? shared_save_->mine : kNothing;
 }
 
-// Rank 0 of a pipeline or a shared width has never seen all weights: when all parts are stored (settle_save begins it) it reads them, beside the
+// Rank 0 of a pipeline, of a shared width or of sharded weights has never seen all of them: when all parts are stored (settle_save begins
+// it) it reads them, beside the
 // training, and holds its own vote back until then.
 bool Trainer::hash_stored_weights(bool wait) {
   SharedSave& save = *shared_save_;

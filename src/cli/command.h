@@ -27,6 +27,7 @@ void add_join(CLI::App& app);
 void add_scale(CLI::App& app);
 void add_chaos(CLI::App& app);
 void add_top(CLI::App& app);
+void add_flight(CLI::App& app);
 void add_run_trace(CLI::App& app);
 void add_coordinator(CLI::App& app);
 void add_bench_comm(CLI::App& bench_parent);

@@ -27,7 +27,7 @@ nlohmann::json to_json(const comm::CommBenchRow& row) {
 }
 }  // namespace
 
-void add_bench_comm(CLI::App& bench) {
+void add_bench_comm(Command& bench) {
   auto* cmd = bench.add_subcommand("comm", "Canonical tree sums against the fastest plain gloo all-reduce");
   struct Flags {
     comm::CommBenchOptions options;

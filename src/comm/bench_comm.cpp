@@ -16,6 +16,7 @@
 #include <span>
 
 #include "base/clock.h"
+#include "base/median.h"
 #include "comm/communicator.h"
 #include "comm/gloo_transport.h"
 #include "comm/ring_transport.h"
@@ -30,11 +31,6 @@ struct ChildReport {
   int rounds = 0;
   int same_bits = 0;
 };
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v.empty() ? 0 : v[v.size() / 2];
-}
 
 float leaf_value(int leaf, size_t i) {
   return 1.0f / static_cast<float>(1 + (i * 31 + static_cast<size_t>(leaf) * 17) % 1009);

@@ -38,6 +38,7 @@ class FaultTransport final : public Transport {
   Ticket send(int to, uint64_t tag, const void* data, size_t bytes) override;
   Ticket receive(int from, uint64_t tag, void* data, size_t bytes) override;
   void wait(const Ticket& ticket, double deadline_s) override;
+  void progress() override { inner_->progress(); }
   void abort(const std::string& why) override;
 
   bool fired() const { return fired_; }

@@ -87,7 +87,7 @@ class TcpTransport final : public Transport {
     auto& t = static_cast<TcpTransfer&>(*ticket);
     while (!t.finished) {
       throw_if_aborted();
-      if (progress()) continue;
+      if (move()) continue;
       Connection& c = at(t.peer);
       if (c.in_over || c.out_over) judge(t.peer, c.why);
       const double left = deadline_s - monotonic_s();
@@ -95,6 +95,8 @@ class TcpTransport final : public Transport {
       sleep_until_something_moves(left);
     }
   }
+
+  void progress() override { move(); }
 
   void abort(const std::string& why) override {
     std::lock_guard lock(abort_mutex_);
@@ -240,7 +242,7 @@ class TcpTransport final : public Transport {
     c.receives.pop_front();
   }
 
-  bool progress() {
+  bool move() {
     bool moved = false;
     for (int p = 0; p < size(); ++p) {
       if (p == rank()) continue;

@@ -64,6 +64,7 @@ class Transport {
   virtual Ticket send(int to, uint64_t tag, const void* data, size_t bytes) = 0;
   virtual Ticket receive(int from, uint64_t tag, void* data, size_t bytes) = 0;
   virtual void wait(const Ticket& ticket, double deadline_s) = 0;
+  virtual void progress() {}  // moves what can move; for transports without a thread of their own
   virtual void abort(const std::string& why) = 0;
   virtual Pacing pacing() const { return {}; }
   virtual std::string name() const = 0;  // "memory", "shm", "tcp", "gloo", for messages and traces

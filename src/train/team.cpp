@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/median.h"
 #include "comm/gloo_transport.h"
 #include "comm/ring_transport.h"
 #include "comm/tcp_transport.h"
@@ -154,9 +155,7 @@ void Team::phase(std::string_view name, int64_t step) {
 void Team::step_done(double compute_s_per_leaf) {
   recent_s_.push_back(compute_s_per_leaf);
   if (recent_s_.size() > kRecentSteps) recent_s_.pop_front();
-  std::vector<double> sorted(recent_s_.begin(), recent_s_.end());
-  std::sort(sorted.begin(), sorted.end());
-  compute_s_per_leaf_ = sorted[sorted.size() / 2];
+  compute_s_per_leaf_ = median({recent_s_.begin(), recent_s_.end()});
   ++steps_done_;
 }
 void Team::leave(bool finished) { link_->leave(finished); }

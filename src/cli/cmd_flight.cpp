@@ -8,7 +8,7 @@
 
 namespace stoker::cli {
 
-void add_flight(CLI::App& app) {
+void add_flight(Command& app) {
   auto* cmd = app.add_subcommand("flight", "Who was in which collective when a run lost a worker");
   struct Flags {
     std::string run;

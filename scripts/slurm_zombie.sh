@@ -9,6 +9,7 @@
 set -euo pipefail
 program=$(readlink -f "${1:?usage: slurm_zombie.sh PROGRAM}")
 source=$(cd "$(dirname "$0")/.." && pwd)
+. "$source/scripts/small_run.sh"
 skip() { echo "skipped: $*"; exit 77; }
 die() { echo "FAILED: $*" >&2; tail -n 5 "$place"/run*.out "$place"/run*/events.jsonl >&2 2>/dev/null || true; exit 1; }
 export PATH=$PATH:/usr/sbin:/sbin
@@ -70,40 +71,10 @@ done
 [ "$(sinfo -h -t idle -o %D)" = 4 ] || die "four slurmd did not come up"
 echo "slurmctld with four slurmd is up"
 
-# A small text, its tokens, a small model.
 cd "$place"
 export STOKER_LOOPBACK=1  # all nodes are this machine
-mkdir text
-for i in $(seq 30); do sed "s/^/$i /" "$source/tests/golden/tokenizer/training.txt" | head -c 3000 >"text/$i.txt" || true; done
-"$program" data prepare text --out data --vocab-size 400 --held-out 0 >/dev/null 2>&1
-cat >recipe.toml <<'TOML'
-[run]
-dir = "single"
-[model]
-layers = 1
-hidden = 32
-heads = 2
-ffn = 64
-vocab = 400
-[data]
-path = "data"
-sequence_length = 16
-[train]
-threads = 1
-steps = 400
-global_batch = 8
-micro_batch = 1
-virtual_ranks = 8
-[checkpoint]
-every = 50
-TOML
-train() { echo "train recipe.toml --quiet --zero 1 --transport gloo --timeout 2"; }
-weights() { "$program" ckpt show "$1" --json | sed -n 's/.*"weights_hash": "\(.*\)".*/\1/p'; }
-batches() { cat "$1/ledger.jsonl" 2>/dev/null | wc -l; }
-until_batches() { # run count
-  for _ in $(seq 600); do [ "$(batches "$1")" -ge "$2" ] && return; sleep 0.1; done
-  die "$1 did not reach batch $2"
-}
+make_small_run
+train() { echo "train recipe.toml --quiet --zero 1 --transport tcp --timeout 2"; }
 
 "$program" train recipe.toml --quiet >/dev/null
 single=$(weights single)
@@ -114,20 +85,6 @@ timeout 120 srun -N4 -n4 --kill-on-bad-exit=1 "$program" $(train) --set run.dir=
 echo "ok: srun -N4 stoker train gives the single worker's weights $single"
 
 long="--set train.steps=1000000 --set checkpoint.every=100"
-same_as_alone() { # run: its last checkpoint against one worker trained to the same step
-  local step
-  step=$("$program" ckpt show "$1" --json | sed -n 's/^ *"step": \([0-9]*\).*/\1/p' | head -1)
-  # shellcheck disable=SC2086
-  "$program" train recipe.toml --quiet $long --until "$step" --set run.dir="\"$1.alone\"" >/dev/null 2>&1 || true
-  [ "$(weights "$1")" = "$(weights "$1.alone")" ] || die "$1: weights at step $step differ from the single worker's"
-  [ "$(batches "$1")" = "$step" ] || die "$1: the ledger has $(batches "$1") batches after step $step"
-  [ "$(sed 's/.*"first_sample":\([0-9]*\).*/\1/' "$1/ledger.jsonl" | sort -n | uniq -d | wc -l)" = 0 ] || die "$1: samples repeated"
-  echo "ok: $1 at step $step has the single worker's weights, every sample once"
-}
-event() { # run text: waits for an event
-  for _ in $(seq 300); do grep -q "$2" "$1/events.jsonl" 2>/dev/null && return; sleep 0.1; done
-  die "$1: no event $2"
-}
 gone() { # pid seconds
   for _ in $(seq $((10 * $2))); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
   return 1
@@ -147,7 +104,8 @@ event run2 '"kind":"fenced-call"'
 until_batches run2 $(($(batches run2) + 50))
 for pid in $(pgrep -f "^$program train recipe.toml.*run2" || true); do kill -TERM "$pid" 2>/dev/null || true; done
 wait "$step" || true
-same_as_alone run2
+# shellcheck disable=SC2086
+same_as_alone run2 $long
 
 # A node dies; Slurm requeues the job elsewhere; the rank on the dead node, with the coordinator beside it, lives on.
 cat >job.sh <<JOB
@@ -176,5 +134,6 @@ grep -q "another coordinator\|belongs to an attempt" run3/events.jsonl || die "n
 until_batches run3 $(($(batches run3) + 100))
 for pid in $(pgrep -f "^$program train recipe.toml.*run3" || true); do kill -TERM "$pid" 2>/dev/null || true; done
 for _ in $(seq 100); do [ -z "$(pgrep -f "^$program train recipe.toml.*run3")" ] && break; sleep 0.1; done
-same_as_alone run3
+# shellcheck disable=SC2086
+same_as_alone run3 $long
 echo "ok: the second attempt took over; the zombie was put out and wrote nothing more"

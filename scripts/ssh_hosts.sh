@@ -5,6 +5,7 @@
 set -euo pipefail
 program=$(readlink -f "${1:?usage: ssh_hosts.sh PROGRAM}")
 source=$(cd "$(dirname "$0")/.." && pwd)
+. "$source/scripts/small_run.sh"
 skip() { echo "skipped: $*"; exit 77; }
 export PATH=$PATH:/usr/sbin
 sshd=$(command -v sshd) || skip "sshd is not installed (package openssh-server)"
@@ -49,42 +50,19 @@ chmod +x ssh
 for _ in $(seq 50); do ./ssh -o BatchMode=yes localhost true 2>/dev/null && ./ssh -o BatchMode=yes 127.0.0.1 true 2>/dev/null && break; sleep 0.1; done
 ./ssh -o BatchMode=yes 127.0.0.1 true || die "sshd does not let us in"
 
-mkdir text
-for i in $(seq 30); do sed "s/^/$i /" "$source/tests/golden/tokenizer/training.txt" | head -c 3000 >"text/$i.txt" || true; done
-"$program" data prepare text --out data --vocab-size 400 --held-out 0 >/dev/null 2>&1
-cat >recipe.toml <<'TOML'
-[run]
-dir = "single"
-[model]
-layers = 1
-hidden = 32
-heads = 2
-ffn = 64
-vocab = 400
-[data]
-path = "data"
-sequence_length = 16
-[train]
-threads = 1
-steps = 400
-global_batch = 8
-micro_batch = 1
-virtual_ranks = 8
-TOML
+make_small_run
 "$program" train recipe.toml --quiet >/dev/null
 absolute="--set data.path=\"$place/data\" --set run.dir=\"$place/three\""
 # shellcheck disable=SC2086
 "$program" launch -n 4 --hosts localhost:2,127.0.0.1:2 --ssh "$place/ssh" --run "$place/three" -- \
   train "$place/recipe.toml" --quiet --zero 1 $absolute >launch.log 2>&1 & launcher=$!
-for _ in $(seq 1200); do [ "$(cat three/ledger.jsonl 2>/dev/null | wc -l)" -ge 20 ] && break; sleep 0.05; done
-[ -s three/ledger.jsonl ] || die "no batch was finished: $(cat launch.log)"
+until_batches three 20
 token=$(cat three/token)
 # shellcheck disable=SC2009
 if ps -eo args | grep -F "$token" | grep -v grep >/dev/null; then die "the join token is on a command line"; fi
 victim=$(sed -n 's/.*"kind":"joined".*"pid":\([0-9]*\).*"worker":"w2\.0".*/\1/p' three/events.jsonl)
 kill -9 "$victim"
 wait "$launcher" || die "the launcher ended with exit code $?"
-weights() { "$program" ckpt show "$1" --json | sed -n 's/.*"weights_hash": "\(.*\)".*/\1/p'; }
 [ "$(weights three)" = "$(weights single)" ] || die "the weights differ"
 grep -q '"worker":"w2.1"' three/events.jsonl || die "the killed worker was not replaced over SSH"
 echo "ok: four workers on two SSH hosts, one killed and replaced there: the single worker's weights $(weights single)"

@@ -186,7 +186,7 @@ class Experiment {
                              "--heartbeat-timeout",
                              "2"};
     if (namespaces_) {
-      p.worker_command.insert(p.worker_command.end(), {"--transport", "gloo"});
+      p.worker_command.insert(p.worker_command.end(), {"--transport", "tcp"});
       p.coordinator_command.insert(p.coordinator_command.end(), {"--listen", namespaces_->address()});
       p.prefix = [this](size_t slot) { return namespaces_->enter(static_cast<int>(slot)); };
     }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/stop.h"
 #include "cli/command.h"
+#include "cli/flight_report.h"
 #include "cli/run_files.h"
 #include "elastic/coordinator.h"
 #include "io/atomic_write.h"
@@ -50,6 +51,8 @@ void run_coordinator(Flags& flags) {
       return "";  // removed: somebody is about to write it
     }
   };
+  const auto collector = std::make_shared<FlightCollector>(flags.run);
+  config.observe = [collector](const std::vector<elastic::Event>& events) { collector->observe(events); };
   elastic::Coordinator coordinator(config);
   net::Address address = coordinator.address();
   if (!flags.advertise.empty()) address.host = flags.advertise;

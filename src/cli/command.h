@@ -115,6 +115,7 @@ void add_join(Command& app);
 void add_scale(Command& app);
 void add_chaos(Command& app);
 void add_top(Command& app);
+void add_flight(Command& app);
 void add_run_trace(Command& app);
 void add_coordinator(Command& app);
 void add_bench_comm(Command& bench_parent);

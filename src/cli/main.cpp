@@ -30,6 +30,7 @@ int run(int argc, char** argv) {
   add_scale(app);
   add_chaos(app);
   add_top(app);
+  add_flight(app);
   add_run_trace(app);
   add_coordinator(app);
   add_bench(app);

@@ -109,6 +109,9 @@ void FlightRecorder::end(CallState state, int culprit) {
   call.waiting_on = culprit;
   call.state = state;
 }
+std::span<const std::byte> FlightRecorder::bytes() const {
+  return {reinterpret_cast<const std::byte*>(layout_), sizeof(Layout)};
+}
 FlightRecord FlightRecorder::snapshot() const { return parse_flight_record(layout_, sizeof(Layout)); }
 
 FlightRecord parse_flight_record(const void* data, size_t bytes) {

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,6 +58,7 @@ class FlightRecorder {
   void waiting_on(int rank);
   void end(CallState state, int culprit = -1);
   FlightRecord snapshot() const;
+  std::span<const std::byte> bytes() const;  // as in the file
 
  private:
   friend FlightRecord parse_flight_record(const void* data, size_t bytes);

@@ -106,6 +106,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
       last_event = events.back().number;
       changed.notify_all();
       for (const Event& e : events) event_lines += e.json() + "\n";
+      if (config.observe) observed.insert(observed.end(), events.begin(), events.end());
     }
     if (membership.changes() != saved_changes && !retired) {
       saved_changes = membership.changes();
@@ -121,6 +122,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
       to_write.wait(lock, [this] { return writer_ends || !event_lines.empty() || !state_text.empty(); });
       if (event_lines.empty() && state_text.empty()) return;
       const std::string lines = std::exchange(event_lines, {}), state = std::exchange(state_text, {});
+      const std::vector<Event> seen = std::exchange(observed, {});
       lock.unlock();
       if (!lines.empty() && !config.events_file.empty())
         std::ofstream(config.events_file, std::ios::app) << lines;
@@ -131,11 +133,16 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
       } catch (const Error& e) {
         problem = e.what();
       }
+      if (!seen.empty()) try {
+          config.observe(seen);
+        } catch (const std::exception& e) {
+          if (problem.empty()) problem = e.what();
+        }
       lock.lock();
       // A full disk must not stop the run: it is said once a minute, and the next change tries again.
       if (problem.empty() || monotonic_s() < next_complaint_s) continue;
       next_complaint_s = monotonic_s() + 60;
-      membership.note("note", "", fmt::format("the coordinator's state cannot be written: {}", problem));
+      membership.note("note", "", fmt::format("the coordinator's files cannot be written: {}", problem));
     }
   }
 
@@ -151,6 +158,8 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
     } catch (const Error& e) {
       return {e.kind() == ErrorKind::kUsage ? grpc::StatusCode::INVALID_ARGUMENT : grpc::StatusCode::INTERNAL,
               e.what()};
+    } catch (const std::exception& e) {  // one call that nobody foresaw must not end the coordinator
+      return {grpc::StatusCode::INTERNAL, e.what()};
     }
   }
 
@@ -290,6 +299,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
   double next_complaint_s = 0;
   bool ending = false, writer_ends = false, retired = false;
   std::string event_lines, state_text;  // not written yet
+  std::vector<Event> observed;          // not told yet
   std::unique_ptr<grpc::Server> server;
   std::thread ticker, writer;
 };

@@ -24,6 +24,8 @@ struct CoordinatorConfig {
   std::string state_file, events_file;  // empty: none
   // Asked before every permission to commit a checkpoint: who has taken over? Empty: nobody.
   std::function<std::string()> successor;
+  // Told of events in order, on the thread that writes the files: it may be slow, and must not call the coordinator.
+  std::function<void(const std::vector<Event>&)> observe;
   std::map<std::string, std::string> values;  // preset shared values: the command that joiners run
 };
 

@@ -396,6 +396,19 @@ std::vector<Event> Membership::events_after(int64_t number) const {
   return out;
 }
 
+namespace {
+// What a worker says about its time: an object of numbers. Anything else, of another version or worse, counts as nothing said.
+json anatomy_of(const std::string& text) {
+  constexpr size_t kLongest = 4096;
+  json said = text.size() > kLongest ? json() : json::parse(text, nullptr, false);
+  json out = json::object();
+  if (said.is_object())
+    for (const auto& [name, seconds] : said.items())
+      if (seconds.is_number()) out[name] = seconds;
+  return out;
+}
+}  // namespace
+
 std::string Membership::status_json() const {
   json workers = json::array();
   const double now = clock_.now_s();
@@ -404,21 +417,20 @@ std::string Membership::status_json() const {
                        : w.life == Life::kJoining ? (w.at_gate ? "spare" : "joining")
                        : w.released               ? "left"
                                                   : "fenced";
-    workers.push_back(
-        {{"worker", name},
-         {"host", w.who.host},
-         {"pid", w.who.pid},
-         {"rank", w.rank},
-         {"life", life},
-         {"step", w.pulse.step},
-         {"phase", w.pulse.phase},
-         {"phase_age_s", w.pulse.phase_age_s},
-         {"last_call", w.pulse.last_call},
-         {"compute_s_per_leaf", w.pulse.compute_s_per_leaf},
-         {"silent_s", w.life == Life::kGone ? 0.0 : now - w.last_heard_s},
-         {"slow", w.slow_named},
-         {"anatomy_s", json::parse(w.pulse.anatomy.empty() ? "{}" : w.pulse.anatomy, nullptr, false)},
-         {"why", w.why}});
+    workers.push_back({{"worker", name},
+                       {"host", w.who.host},
+                       {"pid", w.who.pid},
+                       {"rank", w.rank},
+                       {"life", life},
+                       {"step", w.pulse.step},
+                       {"phase", w.pulse.phase},
+                       {"phase_age_s", w.pulse.phase_age_s},
+                       {"last_call", w.pulse.last_call},
+                       {"compute_s_per_leaf", w.pulse.compute_s_per_leaf},
+                       {"silent_s", w.life == Life::kGone ? 0.0 : now - w.last_heard_s},
+                       {"slow", w.slow_named},
+                       {"anatomy_s", anatomy_of(w.pulse.anatomy)},
+                       {"why", w.why}});
   }
   return json{{"run", config_.run},       {"generation", generation_},  {"broken", broken_},
               {"target", config_.target}, {"minimum", config_.minimum}, {"finished", finished_},

@@ -1,9 +1,9 @@
 // checkpoint/store.h
-// A directory of checkpoints: <directory>/step-00000120/ ... Committed ones are listed, the rest is
-// invisible. Keeping       prune() keeps the newest keep_last committed ones and the pinned; what an
-// interrupted save left is removed Again         a step that is saved again gets a new directory
-// (step-00000120-r1): the old one stays until the new is committed Errors        Usage: nothing there. Data:
-// the newest is damaged; the message offers an older one. Storage
+// A directory of checkpoints: <directory>/step-00000120/ ... Committed ones are listed, the rest is invisible.
+// Keeping  prune() keeps the newest keep_last committed ones and the pinned; what an interrupted save left is removed
+// Again    a step that is saved again gets a new directory (step-00000120-r1): the old one stays until the new is
+//          committed
+// Errors   Usage: nothing there. Data: the newest is damaged; the message offers an older one. Storage
 #pragma once
 #include <functional>
 #include <limits>

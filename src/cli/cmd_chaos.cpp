@@ -90,7 +90,7 @@ void add_chaos(Command& app) {
   cmd->add_option("-n,--workers", o.workers, "Workers (default 4)")->range(2, 64);
   cmd->add_option("--kinds", o.kinds,
                   fmt::format("Of: {} (default all; partition needs root)", fmt::join(chaos_kinds(), " ")));
-  cmd->add_option("--zero", o.zero_stage, "1: with sharded optimizer state")->range(0, 1);
+  cmd->add_option("--zero", o.zero_stage, "With layout.zero_stage (0 to 3)")->range(0, 3);
   cmd->add_option("--seed", o.seed, "Of the choice of faults");
   cmd->add_option("--run", o.run, "Directory for the runs; emptied first (default chaos)");
   cmd->add_option("--set", o.set, "Override a key of the recipe")->one_each();

@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/progress.h"
 #include "base/stop.h"
 #include "cli/command.h"
 #include "cli/run_files.h"
@@ -85,17 +86,21 @@ int launch(const Flags& flags) {
                         nlohmann::json{{"arguments", flags.command}}.dump() + "\n");
 
   std::unique_ptr<RunView> view;
-  cluster::Launcher launcher(
-      plan, RunView::hooks(view, [](const std::string& line) { fmt::print(stderr, "stoker: {}\n", line); }));
+  cluster::Launcher launcher(plan, RunView::hooks(view, RunView::say));
   launcher.start_coordinator();
   view = std::make_unique<RunView>(net::parse_address(launcher.address()),
-                                   flags.no_tls ? net::Tls::kOff : net::Tls::kAuto, plan.token);
+                                   flags.no_tls ? net::Tls::kOff : net::Tls::kAuto, plan.token, true);
   fmt::print(stderr, "stoker: {} workers, coordinator {}, logs in {}/logs\n", flags.workers,
              launcher.address(), flags.run);
   if (!plan.hosts.empty())
     fmt::print(stderr, "stoker: more workers may come with: stoker join {} --token $(cat {}/token)\n",
                launcher.address(), flags.run);
-  return launcher.run();
+  const double began_s = monotonic_s();
+  const int code = launcher.run();
+  if (code == 0)
+    RunView::say(fmt::format("the run is complete after {}; what each worker said is in {}/logs",
+                             human_duration(monotonic_s() - began_s), flags.run));
+  return code;
 }
 
 }  // namespace

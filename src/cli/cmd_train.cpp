@@ -22,6 +22,7 @@ struct Flags {
   std::string recipe;
   std::vector<std::string> set, kernels;
   std::optional<int> zero_stage;
+  int64_t workers = 1, rank = 0;
   bool dry_run = false, json = false, quiet = false;
   std::string transport = "auto";
   double timeout_s = 8;
@@ -100,12 +101,12 @@ struct DataPlan {
   }
 };
 
-void dry_run(const train::Recipe& r, bool json) {
+void dry_run(const train::Recipe& r, const Flags& f) {
   const DataPlan data(r);
-  const train::MemoryPlan plan = train::memory_plan(r);
+  const train::MemoryPlan plan = train::memory_plan(r, f.workers, f.rank);
   const int64_t per_step = r.global_batch * r.sequence_length;
   const double flops = train_flops_per_token(r.model, r.sequence_length);
-  if (json) {
+  if (f.json) {
     nlohmann::json rows = nlohmann::json::array();
     for (const auto& row : plan.rows) rows.push_back({{"what", row.what}, {"bytes", row.bytes}});
     fmt::print("{}\n", nlohmann::json{{"parameters", parameter_count(r.model)},
@@ -169,7 +170,7 @@ train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
 void run(const Flags& f) {
   const train::Recipe recipe = train::load_recipe(f.recipe, f.set);
   if (recipe.threads) set_compute_threads(recipe.threads);
-  if (f.dry_run) return dry_run(recipe, f.json);
+  if (f.dry_run) return dry_run(recipe, f);
   const WorkerTeam workers =
       make_worker_team({recipe.run_dir, recipe.virtual_ranks, f.transport, f.timeout_s});
   train::TrainerHooks h = hooks(recipe, f);
@@ -224,6 +225,9 @@ void add_train(Command& app) {
   cmd->add_option("--kernel", f->kernels, "Force candidates: op=candidate,... (part of the run's identity)");
   cmd->add_flag("--dry-run", f->dry_run,
                 "Print parameters, memory, steps and what is taken of which data; allocate nothing");
+  cmd->add_option("--workers", f->workers,
+                  "With --dry-run: memory of one worker when there are so many (default 1)");
+  cmd->add_option("--rank", f->rank, "With --dry-run: of which worker (default 0)");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
   cmd->add_option(
       "--zero", f->zero_stage,

@@ -4,6 +4,8 @@
 // Layout       the table's order without gaps, so that adjacent rows form the fused matrices that Weight names. A store may hold only
 //              the rows of some chunks of the model (spec/parameter_sections.h), chunk after chunk; Parameter::flat says where a row
 //              is in the array of the whole model. Rows that a chunk only reads have values and copies, outside the flat arrays
+// Rings        memory that all layers share by turns, two layers at a time (layer % 2): gradients that leave as soon as a layer has
+//              made them, values that come when a layer needs them. values(), grads(), computes() are then of the other rows
 // Initial      init(): normal(0, std) by counter, keyed by (seed, name): the same for any layout. Residual outputs
 //              std / sqrt(2 L), gains 1, biases 0 (Radford et al. 2019)
 // Invariant    after any change of values call refresh() (optimizers write the copy themselves)
@@ -32,13 +34,17 @@ struct Parameter {
   bool trained = true;  // in values() and grads()
 };
 
+struct StoreRings {
+  bool gradients = false, values = false;
+};
+
 class ParameterStore {
  public:
   ParameterStore(const ModelSpec& spec, Precision precision, bool gradients);
   ParameterStore(const ModelSpec& spec, Precision precision, bool gradients,
-                 const std::vector<ChunkSpec>& chunks);
+                 const std::vector<ChunkSpec>& chunks, StoreRings rings = {});
   static size_t bytes(const ModelSpec& spec, Precision precision, bool gradients,
-                      const std::vector<ChunkSpec>& chunks);
+                      const std::vector<ChunkSpec>& chunks, StoreRings rings = {});
 
   const ModelSpec& spec() const { return spec_; }
   Precision precision() const { return precision_; }
@@ -50,10 +56,13 @@ class ParameterStore {
 
   TensorView values() const { return values_; }  // flat f32
   TensorView grads() const { return grads_; }
+  // The trained row that begins at `flat` and what follows it, `count` elements, as one array.
+  Weight stretch(size_t flat, size_t count) const;
   // The part of the flat arrays that holds chunk i, [begin, end).
   std::pair<size_t, size_t> chunk_range(size_t i) const { return chunk_ranges_.at(i); }
   TensorView computes() const { return computes_; }  // flat bf16; empty in fp32
   void init(uint64_t seed, float std);
+  static void init_row(const ModelSpec& spec, const ParameterRow& row, uint64_t seed, float std, float* out);
   void refresh(ops::Context& context);
   void zero_grads();
   void zero_grads(size_t begin, size_t end);

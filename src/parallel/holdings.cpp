@@ -64,15 +64,17 @@ Holdings::Holdings(const ModelSpec& model, const LayoutSpec& layout, int64_t sta
   }
 }
 
-// Blocks are dealt evenly; the surplus goes round from fold to fold, so that small folds do not all burden the first worker.
+// Blocks are dealt evenly; the surplus goes round from fold to fold, so that small folds do not all burden the first worker. Nobody
+// between two owners goes empty: what lies before a shard is its neighbour's, and mirrored.
 std::vector<size_t> Holdings::cut_numbers(const HeldFold& fold, int64_t workers) const {
   STOKER_CHECK(workers >= 1);
   const auto n = static_cast<size_t>(workers), blocks = fold.blocks.size();
   const auto index = static_cast<size_t>(&fold - folds_.data());
   const size_t turn = zero_stage_ >= 2 ? index % n : 0;
+  const size_t first = blocks < n ? turn % (n - blocks + 1) : turn;
   std::vector<size_t> cuts{0};
   for (size_t w = 0; w < n; ++w)
-    cuts.push_back(cuts.back() + blocks / n + ((w + n - turn) % n < blocks % n ? 1 : 0));
+    cuts.push_back(cuts.back() + blocks / n + ((w + n - first) % n < blocks % n ? 1 : 0));
   return cuts;
 }
 

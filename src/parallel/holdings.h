@@ -1,8 +1,8 @@
 // parallel/holdings.h
 // Which parameters each worker of a layout holds, and how their gradients are cut between the workers of its data axis.
 //   Chunk      a pipeline worker trains the rows of its chunks (spec/parameter_sections.h), laid out as its ParameterStore lays them
-//   Fold       a stretch of that array whose gradient is summed in one go: a chunk (for stages 2 and 3, which are planned with but not
-//              trained yet, a section). A tied embedding whose lookups come from another worker is a fold of its own
+//   Fold       a stretch of that array whose gradient is summed in one go: a chunk (for stages 2 and 3 a
+//              section). A tied embedding whose lookups come from another worker is a fold of its own
 //   Block      at most kShardUnit elements inside one section: what sums over parameters are made of, for every layout, and what
 //              shards are dealt in
 //   Shard      worker r of the data axis owns a share of each fold's blocks and, from stage 1 on, mirrors the shard of worker r-1

@@ -5,6 +5,7 @@ namespace stoker::parallel {
 LayoutSpec fitted(LayoutSpec layout, int64_t workers) {
   layout.data = 1;
   layout.data = workers / layout.world_size();
+  if (layout.data <= 1) layout.zero_stage = 0;  // nobody to share with
   return layout;
 }
 

@@ -10,7 +10,7 @@
 
 namespace stoker::parallel {
 
-// `layout` with its data axis as long as `workers` allow; data 0 when they do not fill one replica.
+// `layout` with its data axis as long as `workers` allow; data 0 when they do not fill one replica. ZeRO needs two replicas.
 LayoutSpec fitted(LayoutSpec layout, int64_t workers);
 
 struct Mesh {

@@ -38,20 +38,44 @@ ModelShare::ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t s
       stage_(stage),
       per_leaf_(micro_batches_per_leaf(recipe)),
       context_(context),
-      store_(recipe.model, recipe.precision, true, parallel::chunks_of(layout, recipe.model, stage)),
+      store_(recipe.model, recipe.precision, true, parallel::chunks_of(layout, recipe.model, stage),
+             rings(recipe, layout)),
       holdings_(recipe.model, layout, stage),
-      split_(splits_backward(layout)) {}
+      split_(splits_backward(layout)),
+      eager_(rings(recipe, layout).gradients) {}
 
-std::unique_ptr<parallel::PipelineRun> ModelShare::run_of(comm::LeafSpan leaves) const {
-  return std::make_unique<parallel::PipelineRun>(layout_, stage_, leaves.size() * per_leaf_, per_leaf_,
-                                                 recipe_.model.tied_embeddings, line_);
+nn::StoreRings ModelShare::rings(const Recipe& r, const LayoutSpec& l) {
+  if (l.pipeline > 1 || l.data == 1) return {};
+  return {l.zero_stage >= 2 && micro_batches_per_leaf(r) == 1, l.zero_stage == 3};
 }
 
-std::vector<std::unique_ptr<comm::TreeAccumulator>> ModelShare::trees_of(comm::LeafSpan leaves) const {
+std::vector<int> ModelShare::leaves_of(int64_t replica) const {
+  std::vector<int> out;
+  if (in_shards()) {
+    for (int64_t r = 0; r < rounds_; ++r)
+      if (const int64_t leaf = parallel::dealt_leaf(layout_.data, replica, r); leaf < recipe_.virtual_ranks)
+        out.push_back(static_cast<int>(leaf));
+    return out;
+  }
+  const comm::LeafSpan span =
+      comm::leaves_of(static_cast<int>(replica), static_cast<int>(layout_.data), recipe_.virtual_ranks);
+  for (int leaf = span.begin; leaf < span.end; ++leaf) out.push_back(leaf);
+  return out;
+}
+
+std::unique_ptr<parallel::PipelineRun> ModelShare::run_of(size_t leaves) const {
+  return std::make_unique<parallel::PipelineRun>(layout_, stage_, static_cast<int64_t>(leaves) * per_leaf_,
+                                                 per_leaf_, recipe_.model.tied_embeddings, line_);
+}
+
+std::vector<std::unique_ptr<comm::TreeAccumulator>> ModelShare::trees_of(
+    const std::vector<int>& leaves) const {
   std::vector<std::unique_ptr<comm::TreeAccumulator>> trees;
-  if (recipe_.virtual_ranks == 1) return trees;
+  if (recipe_.virtual_ranks == 1 || in_shards()) return trees;
+  const comm::LeafSpan span =
+      leaves.empty() ? comm::LeafSpan{} : comm::LeafSpan{leaves.front(), leaves.back() + 1};
   for (const parallel::HeldFold& f : holdings_.folds())
-    trees.push_back(std::make_unique<comm::TreeAccumulator>(leaves, recipe_.virtual_ranks, f.size()));
+    trees.push_back(std::make_unique<comm::TreeAccumulator>(span, recipe_.virtual_ranks, f.size()));
   return trees;
 }
 
@@ -59,40 +83,61 @@ void ModelShare::make_chunks(const std::vector<int>& slots) {
   chunks_.clear();
   slots_ = slots;
   const auto chunks = parallel::chunks_of(layout_, recipe_.model, stage_);
+  PartWatch* watch = this;
   for (size_t c = 0; c < chunks.size(); ++c)
     chunks_.push_back(std::make_unique<TransformerChunk>(
-        store_, chunks[c], chunk_options(recipe_, slots_[c], split_), context_));
+        store_, chunks[c], chunk_options(recipe_, slots_[c], split_), context_, watch));
 }
 
-void ModelShare::take_place(comm::LeafSpan leaves, comm::Communicator* line) {
-  line_ = line;
-  leaves_ = leaves;
-  run_ = run_of(leaves);
+void ModelShare::take_place(const parallel::Mesh& mesh, const parallel::ShardedOptimizer& masters) {
+  line_ = mesh.line.get();
+  data_ = mesh.data.get();
+  masters_ = &masters;
+  layout_.data = mesh.layout.data;
+  rounds_ = parallel::dealt_rounds(layout_.data, recipe_.virtual_ranks);
+  leaves_ = leaves_of(mesh.at.data);
+  run_ = run_of(leaves_.size());
   if (slots_ != run_->plan().slots) make_chunks(run_->plan().slots);
-  trees_ = trees_of(leaves);
+  trees_ = trees_of(leaves_);
+  shards_.reset();
+  gather_.reset();
+  if (!in_shards()) return;
+  shards_ = std::make_unique<parallel::GradientShards>(holdings_, recipe_.virtual_ranks, *data_);
+  if (layout_.zero_stage == 3)
+    gather_ =
+        std::make_unique<parallel::LayerGather>(holdings_, store_, recipe_.model.layers, *data_, context_);
 }
 
-void ModelShare::repeat(comm::LeafSpan leaves, const std::function<void(data::Batch&)>& next,
-                        float grad_scale,
-                        const std::function<void(const std::vector<std::vector<float*>>&)>& look) {
-  const comm::LeafSpan own = std::exchange(leaves_, leaves);
-  auto own_run = std::exchange(run_, run_of(leaves));
-  auto own_trees = std::exchange(trees_, trees_of(leaves));
+Hash128 ModelShare::repeat(int64_t replica, const std::function<void(data::Batch&)>& next, float grad_scale) {
+  auto own = std::exchange(leaves_, leaves_of(replica));
+  auto own_run = std::exchange(run_, run_of(leaves_.size()));
+  auto own_trees = std::exchange(trees_, trees_of(leaves_));
+  Hasher own_signature = std::exchange(signature_, Hasher());
   std::vector<float> own_sum;  // with one virtual rank the gradients themselves
-  if (trees_.empty())
+  if (trees_.empty() && !in_shards())
     own_sum.assign(store_.grads().as<float>(), store_.grads().as<float>() + store_.grads().count());
   std::vector<int> slots = slots_;  // another number of micro-batches may have more of them in flight
   for (size_t c = 0; c < slots.size(); ++c) slots[c] = std::max(slots[c], run_->plan().slots[c]);
   if (slots != slots_) make_chunks(slots);
   std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
+  repeating_ = true;
   gradients(next, grad_scale, losses);
-  std::vector<std::vector<float*>> made;
-  for (size_t f = 0; f < holdings_.folds().size(); ++f) made.push_back(partials(f));
-  look(made);
+  repeating_ = false;
+  const Hash128 made = signature();
   std::copy(own_sum.begin(), own_sum.end(), store_.grads().as<float>());
-  leaves_ = own;
+  leaves_ = std::move(own);
   run_ = std::move(own_run);
   trees_ = std::move(own_trees);
+  signature_ = std::move(own_signature);
+  return made;
+}
+
+Hash128 ModelShare::signature() {
+  if (in_shards()) return signature_.digest();
+  Hasher made;
+  for (size_t f = 0; f < holdings_.folds().size(); ++f)
+    for (const float* p : partials(f)) made.update(p, holdings_.folds()[f].size() * sizeof(float));
+  return made.digest();
 }
 
 void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float grad_scale,
@@ -104,19 +149,87 @@ void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float 
   batches_.clear();
   awaited_.clear();
   awaiting_folds_.clear();
-  if (leaves_.size() == 0 && recipe_.virtual_ranks == 1) store_.zero_grads();
+  signature_ = Hasher();
+  round_ = 0;
+  if (leaves_.empty() && recipe_.virtual_ranks == 1 && !in_shards()) store_.zero_grads();
   run_->run(*this);
   batches_.clear();
+  if (in_shards()) return idle_rounds();
+  if (repeating_ || !flip_) return;
+  for (size_t f = 0; f < holdings_.folds().size(); ++f)
+    if (const auto sums = partials(f); !sums.empty()) {
+      flip_ = false;
+      *reinterpret_cast<uint8_t*>(sums.front()) ^= 0x04;
+      return;
+    }
+}
+
+// The others have one virtual rank more: they need this worker's share of the values, and it owns a part of their gradients.
+void ModelShare::idle_rounds() {
+  idle_ = true;
+  for (; round_ < rounds_; ++round_) {
+    for (int64_t m = 0; gather_ && m < per_leaf_; ++m) {
+      for (int64_t l = 0; l < recipe_.model.layers; ++l) enter(l, Pass::kForward);
+      for (int64_t l = recipe_.model.layers; l-- > 0;) {
+        enter(l, Pass::kBackward);
+        leave(l, Pass::kBackward);
+      }
+    }
+    if (!gather_ && eager_)
+      for (int64_t l = recipe_.model.layers; l-- > 0;) give(l, false);
+    give(-1, true);
+  }
+  idle_ = false;
+}
+
+// Folds of a layer, or (others) of what end_leaf gives: everything that did not leave layer by layer.
+void ModelShare::give(int64_t layer, bool others) {
+  for (size_t f = 0; f < holdings_.folds().size(); ++f) {
+    const parallel::HeldFold& fold = holdings_.folds()[f];
+    if (others ? eager_ && fold.layer >= 0 : fold.layer != layer) continue;
+    float* gradient = idle_ ? nullptr : fold_gradient(fold);
+    if (gradient && flip_ && !repeating_) {
+      flip_ = false;
+      *reinterpret_cast<uint8_t*>(gradient) ^= 0x04;
+    }
+    if (gradient && (signing_ || repeating_)) {
+      const Hash128 hash = hash128(gradient, fold.size() * sizeof(float));
+      signature_.update(&hash, sizeof hash);
+    }
+    if (!repeating_) shards_->give(f, round_, gradient);
+  }
+}
+
+void ModelShare::enter(int64_t part, Pass pass) {
+  if (run_) run_->poll();
+  if (data_ && data_->size() > 1) data_->poll();
+  if (part < 0 || part >= recipe_.model.layers) return;
+  if (gather_) gather_->bring(part, pass == Pass::kForward ? part + 1 : part - 1, *masters_);
+  if (!eager_ || pass != Pass::kBackward) return;
+  if (!repeating_) shards_->settle(1);  // who used this half of the ring last is two layers back
+  if (idle_) return;
+  for (const parallel::HeldFold& fold : holdings_.folds())
+    if (fold.layer == part) std::memset(fold_gradient(fold), 0, fold.size() * sizeof(float));
+}
+
+void ModelShare::leave(int64_t part, Pass pass) {
+  const bool layer = part >= 0 && part < recipe_.model.layers;
+  if (eager_ && layer && pass == Pass::kBackward) give(part, false);
 }
 
 std::vector<float*> ModelShare::partials(size_t fold) {
   if (!trees_.empty()) return trees_[fold]->partials();
-  if (leaves_.size() == 0) return {};
+  if (leaves_.empty()) return {};
   return {fold_gradient(holdings_.folds()[fold])};
 }
 
 void ModelShare::reset() {
   for (auto& tree : trees_) tree->reset();
+  if (shards_) shards_->reset();
+}
+
+void ModelShare::values_changed() {
+  if (gather_) gather_->forget();
 }
 
 int ModelShare::slot(int chunk, int64_t micro_batch) const {
@@ -144,7 +257,7 @@ void ModelShare::backward(int chunk, int64_t m) {
   if (m % per_leaf_ == 0) begin_leaf(chunk);
   const double loss = c.backward(b, slot(chunk, m), grad_scale_);
   if (c.spec().heads) {
-    losses_[static_cast<size_t>(leaves_.begin + leaf)] += loss;
+    losses_[static_cast<size_t>(leaves_[static_cast<size_t>(leaf)])] += loss;
     if (recipe_.model.tied_embeddings && !c.spec().embeds)
       awaited_.try_emplace(leaf, recipe_.model.vocab, recipe_.model.hidden).first->second.observe(b.tokens);
   }
@@ -161,6 +274,7 @@ void ModelShare::weights(int chunk, int64_t m) {
 }
 
 void ModelShare::begin_leaf(int chunk) {
+  if (shards_) shards_->settle();  // of the virtual rank before: its gradients' memory is used again
   const auto [begin, end] = store_.chunk_range(static_cast<size_t>(chunk));
   store_.zero_grads(begin, end);
   TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
@@ -172,8 +286,14 @@ void ModelShare::end_leaf(int chunk, int64_t leaf) {
   TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
   if (c.collects_lookups() && c.spec().heads)
     c.lookups().flush(store_.find(embedding_name(recipe_.model)).grad);
+  if (in_shards()) {
+    round_ = leaf;
+    give(-1, true);
+    round_ = leaf + 1;
+    return;
+  }
   if (trees_.empty()) return;
-  const int v = leaves_.begin + static_cast<int>(leaf);
+  const int v = leaves_[static_cast<size_t>(leaf)];
   for (size_t i = 0; i < holdings_.folds().size(); ++i) {
     const parallel::HeldFold& fold = holdings_.folds()[i];
     if (fold.chunk != chunk) continue;
@@ -212,7 +332,7 @@ void ModelShare::take_lookups(int64_t leaf, std::span<const std::byte> rows) {
     if (trees_.empty()) {
       lookups.flush(view_of(fold_gradient(fold), table));
     } else {
-      const int v = leaves_.begin + static_cast<int>(leaf);
+      const int v = leaves_[static_cast<size_t>(leaf)];
       float* sum = trees_[i]->open(v);
       std::memcpy(sum, awaiting_folds_.at(leaf).data(), fold.size() * sizeof(float));
       lookups.flush(view_of(sum, table));

@@ -214,7 +214,7 @@ void read_layout(Reader& r, LayoutSpec& l) {
                               {"interleaved", PipelineSchedule::kInterleaved},
                               {"zero-bubble", PipelineSchedule::kZeroBubble},
                               {"gpipe", PipelineSchedule::kAllForwardAllBackward}});
-  r.whole("layout.zero_stage", l.zero_stage, 0, 1);
+  r.whole("layout.zero_stage", l.zero_stage, 0, 3);
 }
 
 void read_optimizer(Reader& r, Recipe& o) {
@@ -357,6 +357,17 @@ void validate(const Recipe& o, const std::string& name) {
          "from "
          "tensors that recomputing would not keep. Use recompute none or schedule 1f1b.",
          name, to_string(o.recompute));
+  if (o.layout.zero_stage == 2 && o.layout.virtual_stages > 1)
+    fail(ErrorKind::kUsage,
+         "{}: layout.zero_stage is 2 and layout.virtual_stages is {}: gradients leave in the order of the "
+         "virtual ranks, which interleaved chunks do not keep. Use zero_stage 1, or schedule 1f1b or "
+         "zero-bubble.",
+         name, o.layout.virtual_stages);
+  if (o.layout.zero_stage == 2 && o.layout.pipeline > 1 && o.model.tied_embeddings)
+    fail(ErrorKind::kUsage,
+         "{}: layout.zero_stage is 2 and layout.pipeline is {}, with model.tied_embeddings: the embedding's "
+         "gradient is complete only after its virtual rank has passed the whole pipeline. Use zero_stage 1.",
+         name, o.layout.pipeline);
   if (o.layout.zero_stage > 0 && o.optimizer.kind == OptimizerKind::kMuon)
     fail(ErrorKind::kUsage,
          "{}: layout.zero_stage is {} and optimizer.name is muon: Muon needs whole matrices. Use zero_stage "

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/checked.h"
@@ -81,10 +82,10 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
            "layout.pipeline is {}, but this process is alone: start it with `stoker launch -n {} -- train "
            "...`",
            recipe_.layout.pipeline, recipe_.layout.world_size());
-    mesh_.layout = recipe_.layout;
+    mesh_.layout = parallel::fitted(recipe_.layout, 1);
     share_ = share_of(mesh_.layout, 0);
     optimizer_ = optimizer_for(*share_);
-    share_->take_place({0, recipe_.virtual_ranks}, nullptr);
+    share_->take_place(mesh_, *optimizer_);
     writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
   }
   micro_batches_ = static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch);
@@ -92,12 +93,38 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
 
 Trainer::~Trainer() = default;
 
+// read(parameter, out) gives a whole row; it goes where this worker keeps it, be it a part.
+void Trainer::fill_values(const std::function<void(const nn::Parameter&, float*)>& read) {
+  std::vector<float> row;
+  for (const nn::Parameter& p : share_->store().parameters()) {
+    if (!shards_values() || p.row.layer < 0) read(p, p.weight.value.as<float>());
+    if (!shards_values() || !p.trained) continue;
+    row.resize(static_cast<size_t>(p.row.count()));
+    read(p, row.data());
+    optimizer_->put(p.flat, row, 0);
+  }
+  share_->values_changed();
+  share_->store().refresh(context_);
+}
+
 void Trainer::initial_weights() {
   if (!share_) return;
-  nn::ParameterStore& store = share_->store();
-  if (recipe_.init_from.empty()) store.init(recipe_.seed, static_cast<float>(recipe_.init_std));
-  else load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), store);
-  store.refresh(context_);
+  if (recipe_.init_from.empty()) {
+    fill_values([&](const nn::Parameter& p, float* out) {
+      nn::ParameterStore::init_row(recipe_.model, p.row, recipe_.seed, static_cast<float>(recipe_.init_std),
+                                   out);
+    });
+  } else if (!shards_values()) {
+    load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), share_->store());
+    share_->store().refresh(context_);
+  } else {
+    nn::ParameterStore whole(recipe_.model, Precision::kFp32, false);
+    load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), whole);
+    fill_values([&](const nn::Parameter& p, float* out) {
+      const TensorView from = whole.find(p.row.name).value;
+      std::memcpy(out, from.data, from.bytes());
+    });
+  }
   for (const NamedTensor& t : optimizer_->state()) std::memset(t.tensor.data, 0, t.tensor.bytes());
 }
 
@@ -123,16 +150,24 @@ int64_t Trainer::steps_in(double minutes) {
 void Trainer::restore(const checkpoint::Checkpoint& saved) {
   const checkpoint::TrainingState& s = saved.state();
   if (share_) {
-    nn::ParameterStore& store = share_->store();
-    for (const nn::Parameter& p : store.parameters()) saved.load(p.row.name, p.weight.value);
-    if (mesh_.layout.zero_stage == 0 || mesh_.layout.data == 1) {
+    const auto load = [&](const std::string& name, const ParameterRow& row, float* out) {
+      saved.load(name, view_of(out, Shape{std::span<const int64_t>(row.shape)}));
+    };
+    fill_values([&](const nn::Parameter& p, float* out) { load(p.row.name, p.row, out); });
+    if (!shards()) {
       for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
     } else {
-      parallel::ShardedOptimizer whole(store, recipe_.optimizer);
-      for (const NamedTensor& t : whole.state()) saved.load(t.name, t.tensor);
-      optimizer_->take_state(whole);
+      std::vector<float> row;
+      const auto moments = optimizer_->moments();
+      for (const nn::Parameter& p : share_->store().parameters()) {
+        if (!p.trained) continue;
+        row.resize(static_cast<size_t>(p.row.count()));
+        for (size_t m = 0; m < moments.size(); ++m) {
+          load(p.row.name + moments[m], p.row, row.data());
+          optimizer_->put(p.flat, row, static_cast<int>(m) + 1);
+        }
+      }
     }
-    store.refresh(context_);
   }
   step_ = s.step;
   next_batch_ = s.next_batch;
@@ -265,10 +300,9 @@ double Trainer::gradient_norm() {
                own[end - 1].size == parallel::kShardUnit &&
                own[end].flat == own[end - 1].flat + parallel::kShardUnit)
           count += own[end++].size;
-        ops::sum_squares_blocks(
-            context_,
-            view_of(share_->store().grads().as<float>() + own[i].local, Shape{static_cast<int64_t>(count)}),
-            &blocks[own[i].number]);
+        ops::sum_squares_blocks(context_,
+                                view_of(gradient_sum(own[i], count), Shape{static_cast<int64_t>(count)}),
+                                &blocks[own[i].number]);
         i = end;
       }
     }
@@ -290,18 +324,24 @@ Trainer::StepResult Trainer::gradients() {
   StepResult result;
   if (team_) {
     team_->phase("compute", step_);
-    const double begin = monotonic_s(), waited = mesh_.line ? mesh_.line->busy_s() : 0;
+    const double begin = monotonic_s();
+    if (share_) share_->sign(audit_due());
     own_gradients(losses, result);
     limp(monotonic_s() - begin);
     const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
-    if (share_ && share_->leaves().size() > 0)  // a stage that waits for another one is not slow itself
-      team_->step_done((took - (mesh_.line ? mesh_.line->busy_s() - waited : 0)) / share_->leaves().size());
+    const Exposed now = exposed();
+    result.compute_s = took - (now.gradients - exposed_before_.gradients) -
+                       (now.weights - exposed_before_.weights) - (now.pipeline - exposed_before_.pipeline);
+    if (share_ && !share_->leaves().empty())  // a worker that waits for another one is not slow itself
+      team_->step_done(result.compute_s / static_cast<double>(share_->leaves().size()));
     expect_slowness();
     audit_gradients();
     sum_over_team(losses, result);
   } else {
+    const double begin = monotonic_s();
     own_gradients(losses, result);
+    result.compute_s = monotonic_s() - begin - result.data_s;
     if (recipe_.virtual_ranks > 1)
       for (size_t f = 0; f < share_->holdings().folds().size(); ++f) {
         const parallel::HeldFold& fold = share_->holdings().folds()[f];
@@ -485,7 +525,21 @@ void Trainer::report(const StepResult& r, double seconds) {
                      std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
   smoothed_step_s_ = smoothed_step_s_ > 0 ? 0.95 * smoothed_step_s_ + 0.05 * seconds : seconds;
   summary_.loss = r.loss;
-  if (!speaks()) return;
+  const Exposed now = exposed(), before = exposed_before_;
+  std::map<std::string, double> anatomy{{"data", r.data_s}, {"compute", r.compute_s}, {"update", update_s_}};
+  if (team_) {
+    anatomy["wait for gradients"] = now.gradients - before.gradients;
+    anatomy["wait for weights"] = now.weights - before.weights;
+    anatomy["wait for agreement"] = now.agreement - before.agreement;
+    if (mesh_.line) anatomy["wait for stages"] = now.pipeline - before.pipeline;
+  }
+  double known = 0;
+  for (const auto& [what, spent_s] : anatomy) known += spent_s;
+  anatomy["other"] = std::max(0.0, seconds - known);
+  if (!speaks()) {
+    log_->write({{"event", "anatomy"}, {"step", step_}, {"time_s", seconds}, {"anatomy", anatomy}});
+    return;
+  }
   log_->write({{"event", "step"},
                {"step", step_},
                {"loss", r.loss},
@@ -496,6 +550,7 @@ void Trainer::report(const StepResult& r, double seconds) {
                {"mfu", mfu},
                {"time_s", seconds},
                {"data_s", r.data_s},
+               {"anatomy", anatomy},
                {"peak_bytes", peak_resident_bytes()},
                {"batch", next_batch_ - 1}});
   if (hooks_.quiet) return;
@@ -515,7 +570,9 @@ void Trainer::finish_batch(const StepResult& r) {
   const uint64_t batch = next_batch_;
   if (sound) {
     if (team_) team_->phase("update", step_);
+    const double begin = monotonic_s();
     update(r);
+    update_s_ = monotonic_s() - begin;
     ++step_;
     tokens_seen_ += static_cast<uint64_t>(recipe_.global_batch * recipe_.sequence_length);
   }
@@ -533,25 +590,38 @@ void Trainer::finish_batch(const StepResult& r) {
   if (schedule.phase_of(next_batch_ * static_cast<uint64_t>(recipe_.global_batch)) != data_phase_ && speaks())
     log_data(next_batch_);
   collect_saves(false);
+}
+
+void Trainer::account(const StepResult& r) {
   const double seconds = monotonic_s() - batch_began_s_;
   busy_s_ += seconds;
   ++batches_done_;
-  if (sound) report(r, seconds);
+  if (last_sound_) report(r, seconds);
 }
 
 // One batch, from its samples to the next weights.
 void Trainer::one_batch() {
   batch_began_s_ = monotonic_s();
-  if (!team_) return finish_batch(gradients());
+  exposed_before_ = exposed();
+  if (!team_) {
+    const StepResult r = gradients();
+    finish_batch(r);
+    return account(r);
+  }
   inject_chaos();
   const StepResult r = gradients();
   if (std::exchange(flip_gradients_, false)) flip_gradient_sum();
   vote(r);
   finish_batch(r);
   pending_.reset();
-  if (!share_) return;
-  share_values();
-  values_hash_ = hash128(share_->store().values().data, share_->store().values().bytes());
+  try {
+    share_values();
+  } catch (const comm::PeerError&) {
+    account(r);  // the step is done all the same
+    throw;
+  }
+  if (share_) values_hash_ = hash_held_values();
+  account(r);
 }
 
 RunSummary Trainer::run() {
@@ -584,8 +654,8 @@ RunSummary Trainer::run() {
         if (team_) finish_together();
         collect_saves(true);
         log_->write({{"event", "stop"}, {"step", step_}});
-        fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved in {}. The same command continues.",
-             step_, recipe_.steps, summary_.checkpoint);
+        fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved{}. The same command continues.", step_,
+             recipe_.steps, summary_.checkpoint.empty() ? "" : " in " + summary_.checkpoint);
       }
       if (team_ && regroup_after_ && !last) regroup();
     } catch (const comm::PeerError& e) {
@@ -613,6 +683,7 @@ RunSummary Trainer::run() {
                  std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
   log_->write({{"event", "end"},
                {"step", step_},
+               {"rank", team_ ? team_->rank() : 0},
                {"loss", summary_.loss},
                {"seconds", busy_s_},
                {"tokens_per_s", summary_.tokens_per_s},

@@ -74,7 +74,12 @@ class Trainer {
 
  private:
   struct StepResult {
-    double loss = 0, gradient_norm = 0, data_s = 0;
+    double loss = 0, gradient_norm = 0, data_s = 0, compute_s = 0;
+  };
+  // Seconds that this process has waited for others since its generation formed, by what for: sums of gradients, values of
+  // weights, the other stages of its pipeline, agreement (votes, losses, norms).
+  struct Exposed {
+    double gradients = 0, weights = 0, pipeline = 0, agreement = 0;
   };
   void begin_or_resume();
   void restore(const checkpoint::Checkpoint& saved);
@@ -94,7 +99,12 @@ class Trainer {
   std::vector<SourceShare> sources_of_batch(uint64_t batch) const;
   void own_gradients(std::vector<double>& losses, StepResult& result);
   double gradient_norm();
+  void fill_values(const std::function<void(const nn::Parameter&, float*)>& read);
+  float* gradient_sum(const parallel::HeldBlock& block, size_t count) const;
+  Hash128 hash_values(int64_t worker) const;
+  Hash128 hash_held_values() const;
   void finish_batch(const StepResult& step);
+  void account(const StepResult& step);
 
   // With a team (trainer_team.cpp)
   Progress progress() const;
@@ -107,6 +117,7 @@ class Trainer {
   void start_over();
   void find_place();
   void expect_slowness();
+  Exposed exposed() const;
   void share_values();
   void wait_for_data();
   void share_counters(int source);
@@ -128,6 +139,7 @@ class Trainer {
   void limp(double computed_s);
   void flip_gradient_sum();
   // A second opinion on gradients (trainer_audit.cpp)
+  bool audit_due() const;
   void audit_gradients();
   Hash128 gradient_hash(int64_t replica);
   void discard_damaged();
@@ -135,7 +147,9 @@ class Trainer {
   std::unique_ptr<ModelShare> share_of(const LayoutSpec& layout, int64_t rank);
   std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(ModelShare& share);
   // Do replicas deal the updates between them?
-  bool shards() const { return mesh_.layout.zero_stage > 0 && mesh_.layout.data > 1; }
+  bool shards() const { return mesh_.layout.zero_stage > 0; }
+  bool shards_gradients() const { return mesh_.layout.zero_stage >= 2; }
+  bool shards_values() const { return mesh_.layout.zero_stage == 3; }
   bool speaks() const { return !hooks_.team || hooks_.team->rank() == 0; }
   void collect_saves(bool wait);
   void evaluate();
@@ -186,10 +200,11 @@ class Trainer {
   std::vector<Buffer> part_copies_;        // lent to the writer
   std::atomic<bool> stop_hashing_ = false;
   std::unique_ptr<Ledger> ledger_;
-  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false,
-       flip_shard_ = false;
+  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false;
   int held_rank_ = -1, held_workers_ = 0;
   bool last_sound_ = false;
+  Exposed exposed_before_;  // of the batch in progress
+  double shared_s_ = 0, update_s_ = 0;
   double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0, limp_until_s_ = 0;
   int64_t batches_done_ = 0;
 };

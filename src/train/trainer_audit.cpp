@@ -13,50 +13,36 @@ struct Opinion {
   Hash128 own, neighbour;
 };
 
-Hash128 hash_of(const std::vector<std::vector<float*>>& partials,
-                const std::vector<parallel::HeldFold>& folds) {
-  std::vector<Hash128> parts;
-  for (size_t f = 0; f < folds.size(); ++f)
-    for (const float* p : partials[f]) parts.push_back(hash128(p, folds[f].size() * sizeof(float)));
-  return hash128(parts.data(), parts.size() * sizeof(Hash128));
-}
-
 }  // namespace
 
-// The hash of the partial sums of a replica's virtual ranks, computed here (all stages of a pipeline together). Leaves the store's
+// What a replica adds to the sums, computed here (all stages of a pipeline together, all replicas at the same time). Leaves the store's
 // gradients in disorder: call before the sum is there.
 Hash128 Trainer::gradient_hash(int64_t replica) {
-  const comm::LeafSpan leaves =
-      comm::leaves_of(static_cast<int>(replica), mesh_.shards(), recipe_.virtual_ranks);
   const auto rows = static_cast<uint64_t>(recipe_.micro_batch),
-             batch = static_cast<uint64_t>(recipe_.global_batch);
-  uint64_t at = next_batch_ * batch +
-                batch / static_cast<uint64_t>(recipe_.virtual_ranks) * static_cast<uint64_t>(leaves.begin);
-  Hash128 out;
-  share_->repeat(
-      leaves,
+             batch = static_cast<uint64_t>(recipe_.global_batch),
+             per_leaf = batch / static_cast<uint64_t>(recipe_.virtual_ranks);
+  const std::vector<int> leaves = share_->leaves_of(replica);
+  uint64_t done = 0;  // samples
+  return share_->repeat(
+      replica,
       [&](data::Batch& b) {
-        loader_->fill(at, recipe_.micro_batch, b);
-        at += rows;
+        const auto leaf = static_cast<uint64_t>(leaves.at(static_cast<size_t>(done / per_leaf)));
+        loader_->fill(next_batch_ * batch + leaf * per_leaf + done % per_leaf, recipe_.micro_batch, b);
+        done += rows;
       },
-      gradient_scale(),
-      [&](const std::vector<std::vector<float*>>& partials) {
-        out = hash_of(partials, share_->holdings().folds());
-      });
-  return out;
+      gradient_scale());
+}
+
+bool Trainer::audit_due() const {
+  return hooks_.audit_every > 0 && next_batch_ % static_cast<uint64_t>(hooks_.audit_every) == 0 &&
+         mesh_.shards() > 1;
 }
 
 // Each replica repeats its neighbour's share, stage by stage. Where two do not agree, everybody repeats it, and who differs from the
 // majority of these lies.
 void Trainer::audit_gradients() {
-  const bool due = hooks_.audit_every > 0 && next_batch_ % static_cast<uint64_t>(hooks_.audit_every) == 0;
-  std::vector<std::vector<float*>> own;
-  if (share_)
-    for (size_t f = 0; f < share_->holdings().folds().size(); ++f) own.push_back(share_->partials(f));
-  if (std::exchange(flip_shard_, false) && !own.front().empty())
-    *reinterpret_cast<uint8_t*>(own.front().front()) ^= 0x04;
+  if (!audit_due()) return;
   const int replicas = mesh_.shards();
-  if (!due || replicas < 2) return;
   team_->phase("audit", step_);
   const auto all_say = [&]<typename Said>(const Said& mine) {
     std::vector<Said> said(static_cast<size_t>(team_->size()));
@@ -70,8 +56,7 @@ void Trainer::audit_gradients() {
     return static_cast<int>(mesh_rank(mesh_.layout, at));
   };
   Opinion mine;
-  if (share_)
-    mine = {hash_of(own, share_->holdings().folds()), gradient_hash((mesh_.at.data + 1) % replicas)};
+  if (share_) mine = {share_->signature(), gradient_hash((mesh_.at.data + 1) % replicas)};
   const std::vector<Opinion> said = all_say(mine);
   const auto members = static_cast<int>(mesh_.layout.world_size());
   int suspect = -1;

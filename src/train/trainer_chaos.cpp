@@ -24,11 +24,16 @@ void Trainer::inject_chaos() {
   real.remove(path);
   const auto is = [&](std::string_view kind) { return what.starts_with(kind); };
   if (is("flip-weights") && share_) {
-    const TensorView values = share_->store().values();
-    static_cast<uint8_t*>(values.data)[values.bytes() / 3] ^= 0x10;
+    const auto own = share_->holdings().owned(mesh_.layout.data, mesh_.at.data);
+    if (shards_values() && !own.empty()) {
+      *reinterpret_cast<uint8_t*>(optimizer_->value(own.front())) ^= 0x10;
+    } else {
+      const TensorView values = share_->store().values();
+      static_cast<uint8_t*>(values.data)[values.bytes() / 3] ^= 0x10;
+    }
   }
   if (is("flip-gradients")) flip_gradients_ = share_ != nullptr;
-  if (is("flip-shard")) flip_shard_ = share_ != nullptr;
+  if (is("flip-shard") && share_) share_->flip_once();
   if (is("half-open")) team_->arm({comm::FaultKind::kHalfOpen, 0, 0, 0});
   if (is("drop")) team_->arm({comm::FaultKind::kDrop, 0, 0, 0});
   if (is("delay")) team_->arm({comm::FaultKind::kDelay, 0, kDelay_s, 0});
@@ -44,7 +49,7 @@ void Trainer::flip_gradient_sum() {
   for (const parallel::HeldFold& fold : share_->holdings().folds())
     for (const int64_t worker : {mesh_.at.data, (mesh_.at.data + n - 1) % n})
       for (const parallel::HeldBlock& block : share_->holdings().owned_blocks(fold, n, worker)) {
-        *reinterpret_cast<uint8_t*>(share_->store().grads().as<float>() + block.local) ^= 0x10;
+        *reinterpret_cast<uint8_t*>(gradient_sum(block, block.size)) ^= 0x10;
         return;
       }
 }

@@ -28,7 +28,8 @@ std::unique_ptr<ModelShare> Trainer::share_of(const LayoutSpec& layout, int64_t 
 std::unique_ptr<parallel::ShardedOptimizer> Trainer::optimizer_for(ModelShare& share) {
   if (!shards()) return std::make_unique<parallel::ShardedOptimizer>(share.store(), recipe_.optimizer);
   return std::make_unique<parallel::ShardedOptimizer>(
-      share.store(), recipe_.optimizer, share.holdings().updated(mesh_.layout.data, mesh_.at.data));
+      share.store(), recipe_.optimizer, share.holdings().updated(mesh_.layout.data, mesh_.at.data),
+      parallel::OwnMemory{shards_gradients(), shards_values()});
 }
 
 void Trainer::move_state(const parallel::MovePlan& plan, const parallel::ShardedOptimizer* from,
@@ -52,27 +53,73 @@ void Trainer::share_values() {
   if (!share_) return;
   team_->phase("share", step_);
   nn::ParameterStore& store = share_->store();
+  share_->values_changed();
+  const auto me = static_cast<size_t>(mesh_.at.data);
+  const double busy_before_s = mesh_.data->busy_s();
   if (shards()) {
     for (const parallel::HeldFold& fold : share_->holdings().folds()) {
+      if (shards_values() && fold.layer >= 0) continue;  // comes when it is needed
       auto begins = share_->holdings().cuts(fold, mesh_.layout.data);
+      const size_t flat = fold.blocks.front().flat;
+      auto* values = store.stretch(flat, fold.size()).value.as<float>();
+      if (shards_values() && begins[me] < begins[me + 1])
+        std::memcpy(values + begins[me], optimizer_->value({flat + begins[me], flat + begins[me + 1]}),
+                    (begins[me + 1] - begins[me]) * sizeof(float));
       for (size_t& b : begins) b *= sizeof(float);
-      mesh_.data->all_gather_parts(float_bytes(store.values().as<float>() + fold.begin, fold.size()), begins);
+      mesh_.data->all_gather_parts(float_bytes(values, fold.size()), begins);
     }
     store.refresh(context_);
   }
+  shared_s_ += mesh_.data->busy_s() - busy_before_s;
   share_->share_read_only();
+}
+
+// ZeRO 3: of the shard that data worker `worker` owns, which must be held here.
+Hash128 Trainer::hash_values(int64_t worker) const {
+  std::vector<Hash128> parts;
+  for (const parallel::Range& r : share_->holdings().owned(mesh_.layout.data, worker))
+    parts.push_back(hash128(optimizer_->value(r), r.size() * sizeof(float)));
+  return hash128(parts.data(), parts.size() * sizeof(Hash128));
+}
+
+// All values that this worker has between the steps.
+Hash128 Trainer::hash_held_values() const {
+  const TensorView values = share_->store().values();
+  const Hash128 here = hash128(values.data, values.bytes());
+  if (!shards_values()) return here;
+  const int64_t n = mesh_.layout.data, me = mesh_.at.data;
+  const Hash128 all[] = {here, hash_values(me), hash_values((me + n - 1) % n)};
+  return hash128(all, sizeof all);
+}
+
+// Where the sum of a block's gradient is, and of those behind it that make `count` elements.
+float* Trainer::gradient_sum(const parallel::HeldBlock& block, size_t count) const {
+  if (shards_gradients()) return optimizer_->gradient({block.flat, block.flat + count});
+  return share_->store().grads().as<float>() + block.local;
+}
+
+Trainer::Exposed Trainer::exposed() const {
+  Exposed e;
+  if (!team_ || !team_->formed()) return e;
+  e.agreement = team_->comm().busy_s();
+  e.weights = shared_s_ + (share_ ? share_->gather_s() : 0);
+  if (mesh_.data) e.gradients = mesh_.data->busy_s() - e.weights;
+  if (mesh_.line) e.pipeline = mesh_.line->busy_s();
+  return e;
 }
 
 // This rank's virtual ranks and their micro-batches.
 void Trainer::take_place() {
   expect_slowness();
-  const comm::LeafSpan leaves =
-      share_ ? comm::leaves_of(static_cast<int>(mesh_.at.data), mesh_.shards(), recipe_.virtual_ranks)
-             : comm::LeafSpan{};
+  shared_s_ = 0;
   const int64_t rows = recipe_.micro_batch, batch = recipe_.global_batch;
   const int64_t per_leaf = batch / rows / recipe_.virtual_ranks;
-  micro_batches_ = static_cast<uint64_t>(per_leaf * leaves.size());
-  if (share_) share_->take_place(leaves, mesh_.line.get());
+  std::vector<int> leaves;
+  if (share_) {
+    share_->take_place(mesh_, *optimizer_);
+    leaves = share_->leaves();
+  }
+  micro_batches_ = static_cast<uint64_t>(per_leaf) * leaves.size();
   // Each rank of this generation stores another part than before.
   if (writer_) writer_->abandon();
   forget_save();
@@ -86,12 +133,12 @@ void Trainer::take_place() {
   prefetcher_.reset();
   if (micro_batches_ == 0) return;
   const uint64_t mine = micro_batches_;
-  const int64_t first = leaves.begin * per_leaf;
   prefetcher_ = std::make_unique<data::Prefetcher>(
       *loader_,
       [=](uint64_t i) {
-        const auto at = static_cast<uint64_t>(first) + i % mine;
-        return data::SampleRange{i / mine * static_cast<uint64_t>(batch) + at * static_cast<uint64_t>(rows),
+        const auto m = static_cast<int64_t>(i % mine);
+        const int64_t at = leaves[static_cast<size_t>(m / per_leaf)] * per_leaf + m % per_leaf;
+        return data::SampleRange{i / mine * static_cast<uint64_t>(batch) + static_cast<uint64_t>(at * rows),
                                  rows};
       },
       next_batch_ * mine);
@@ -124,6 +171,20 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
     const auto spans = comm::even_spans(n, recipe_.virtual_ranks);
     for (size_t f = 0; f < holdings.folds().size(); ++f) {
       const parallel::HeldFold& fold = holdings.folds()[f];
+      if (parallel::GradientShards* sums = share_->shards()) {
+        const auto cuts = holdings.cuts(fold, n);
+        const size_t flat = fold.blocks.front().flat, before = static_cast<size_t>((me + n - 1) % n);
+        const auto gradient = [&](size_t w) {
+          const size_t count = cuts[w + 1] - cuts[w];
+          return count ? std::span(optimizer_->gradient({flat + cuts[w], flat + cuts[w + 1]}), count)
+                       : std::span<float>();
+        };
+        const auto own = gradient(static_cast<size_t>(me)), mirror = gradient(before);
+        if (const float* sum = sums->sum(f)) std::memcpy(own.data(), sum, own.size_bytes());
+        mesh_.data->exchange(std::as_bytes(own), (me + 1) % n, std::as_writable_bytes(mirror),
+                             static_cast<int>(before));
+        continue;
+      }
       float* grads = share_->store().grads().as<float>() + fold.begin;
       const auto partials = share_->partials(f);
       const auto cuts = holdings.cuts(fold, n);
@@ -146,16 +207,12 @@ void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
 
 Hash128 Trainer::hash_of_shards() const {
   if (!share_ || !shards()) return {};
-  const int n = mesh_.shards(), me = static_cast<int>(mesh_.at.data);
-  const float* grads = share_->store().grads().as<float>();
+  const int64_t n = mesh_.layout.data, me = mesh_.at.data;
   std::vector<Hash128> parts;
-  for (const parallel::HeldFold& fold : share_->holdings().folds()) {
-    const auto cuts = share_->holdings().cuts(fold, n);
-    for (const int worker : {me, (me + n - 1) % n}) {
-      const size_t begin = cuts[static_cast<size_t>(worker)], end = cuts[static_cast<size_t>(worker) + 1];
-      parts.push_back(hash128(grads + fold.begin + begin, (end - begin) * sizeof(float)));
-    }
-  }
+  for (const parallel::HeldFold& fold : share_->holdings().folds())
+    for (const int64_t worker : {me, (me + n - 1) % n})
+      for (const parallel::HeldBlock& block : share_->holdings().owned_blocks(fold, n, worker))
+        parts.push_back(hash128(gradient_sum(block, block.size), block.size * sizeof(float)));
   return hash128(parts.data(), parts.size() * sizeof(Hash128));
 }
 

@@ -31,32 +31,28 @@ std::vector<checkpoint::TensorToSave> Trainer::own_part() {
   if (!share_) return out;
   const int64_t n = mesh_.layout.data, me = mesh_.at.data;
   const nn::ParameterStore& store = share_->store();
-  const auto* base = store.values().as<float>();
-  std::vector<parallel::Range> mine;  // local
-  for (const parallel::HeldFold& fold : share_->holdings().folds()) {
-    const auto cuts = share_->holdings().cuts(fold, n);
-    mine.push_back(
-        {fold.begin + cuts[static_cast<size_t>(me)], fold.begin + cuts[static_cast<size_t>(me) + 1]});
-  }
+  const std::vector<parallel::Range> mine = share_->holdings().owned(n, me);
   for (const nn::Parameter& p : store.parameters()) {
     if (!p.trained) continue;
     const TensorView& value = p.weight.value;
     const int64_t rows = value.shape[0];
-    const size_t first = static_cast<size_t>(value.as<float>() - base),
-                 row = static_cast<size_t>(value.count() / rows);
+    const auto row = static_cast<size_t>(value.count() / rows);
     const auto row_of = [&](size_t at) {
-      return at <= first ? int64_t{0} : std::min(rows, static_cast<int64_t>((at - first) / row));
+      return at <= p.flat ? int64_t{0} : std::min(rows, static_cast<int64_t>((at - p.flat) / row));
     };
     for (const parallel::Range& shard : mine) {
       const int64_t from = row_of(shard.begin), to = row_of(shard.end);
       if (from >= to) continue;
-      out.push_back({p.row.name, value.slice_rows(from, to), checkpoint::Part::kWeights, from, rows});
-      if (!shards()) continue;
       const parallel::Range flat{p.flat + static_cast<size_t>(from) * row,
                                  p.flat + static_cast<size_t>(to) * row};
+      auto dims = value.shape.dims();
+      dims[0] = to - from;
+      out.push_back(
+          {p.row.name,
+           shards_values() ? view_of(optimizer_->value(flat), Shape(dims)) : value.slice_rows(from, to),
+           checkpoint::Part::kWeights, from, rows});
+      if (!shards()) continue;
       for (auto& [name, copy] : optimizer_->copy_state(p.row.name, flat)) {
-        auto dims = value.shape.dims();
-        dims[0] = to - from;
         out.push_back({name, view_of(static_cast<float*>(copy.data()), Shape(dims)),
                        checkpoint::Part::kOptimizer, from, rows});
         part_copies_.push_back(std::move(copy));
@@ -87,7 +83,8 @@ void Trainer::save_together() {
   shared_save_.emplace(SharedSave{step_, monotonic_s(), kNothing, {}, {}, {}});
   if (speaks()) {
     log_data(next_batch_);
-    if (mesh_.layout.pipeline == 1) shared_save_->weights = hash_of_weights(share_->store());
+    if (mesh_.layout.pipeline == 1 && !shards_values())
+      shared_save_->weights = hash_of_weights(share_->store());
     record_for_ = step_;
     recorded_.reset();
   }
@@ -131,7 +128,7 @@ int64_t Trainer::saved_part(bool wait) {
   return shared_save_->mine == kFailed || hash_stored_weights(wait) ? shared_save_->mine : kNothing;
 }
 
-// Rank 0 of a pipeline has never seen all weights: when all parts are stored (settle_save begins it) it reads them, beside the
+// Rank 0 of a pipeline, or of sharded weights, has never seen all of them: when all parts are stored (settle_save begins it) it reads them, beside the
 // training, and holds its own vote back until then.
 bool Trainer::hash_stored_weights(bool wait) {
   SharedSave& save = *shared_save_;

@@ -31,6 +31,7 @@ struct Vote {
   int64_t saved = -1;  // step of the checkpoint whose part is durable on this rank
   double slowest_s = 0;
   Hash128 values, gradients;
+  Hash128 own, mirrored;  // ZeRO 3: the values it owns, and what it has of its neighbour's
 };
 
 // Among ranks that replicate the same part: the rank whose hash is alone against a majority; -1 nobody differs, -2 some differ
@@ -123,7 +124,8 @@ void Trainer::synchronise() {
     if (plan.lost.empty()) {
       const bool mine = valid(said[static_cast<size_t>(me)]);
       std::unique_ptr<ModelShare> share;  // where this worker computes something else than before
-      if (!mesh_.spare && (!share_ || share_->stage() != mesh_.at.pipeline))
+      if (!mesh_.spare && (!share_ || share_->stage() != mesh_.at.pipeline ||
+                           share_->zero_stage() != mesh_.layout.zero_stage))
         share = share_of(mesh_.layout, me);
       ModelShare* target = mesh_.spare ? nullptr : share ? share.get() : share_.get();
       std::unique_ptr<parallel::ShardedOptimizer> next;
@@ -255,10 +257,15 @@ void Trainer::vote(const StepResult& result) {
     const nn::ParameterStore& store = share_->store();
     mine.share = mesh_.at.pipeline * mesh_.layout.tensor + mesh_.at.tensor;
     mine.values = hash128(store.values().data, store.values().bytes());
+    if (shards_values()) {
+      const int64_t n = mesh_.layout.data, me = mesh_.at.data;
+      mine.own = hash_values(me), mine.mirrored = hash_values((me + n - 1) % n);
+    }
     if (!shards()) mine.gradients = hash128(store.grads().data, store.grads().bytes());
     // What this rank wrote last is not what it reads now. Sharded gradients have one owner and one mirror: each compares what it
     // holds with what came out of the sum.
-    decayed = (shards() && hash_of_shards() != shard_hash_) || (values_hash_ && *values_hash_ != mine.values);
+    decayed = (shards() && hash_of_shards() != shard_hash_) ||
+              (values_hash_ && *values_hash_ != hash_held_values());
   }
   if (decayed) mine.regroup |= 2;
   pending_ = result;
@@ -282,6 +289,10 @@ void Trainer::vote(const StepResult& result) {
     odd = odd_one_out(votes, [](const Vote& v) { return v.gradients; });
     if (odd != -1) what = "gradient sum";
   }
+  if (odd == -1 && shards_values())
+    for (int r = 0; r < mesh_.shards(); ++r)
+      if (votes[static_cast<size_t>(r)].own != votes[static_cast<size_t>((r + 1) % mesh_.shards())].mirrored)
+        odd = -2;
   if (odd == -1 && liar < 0) {
     regroup_after_ = regroup_wanted;
     std::vector<int64_t> saved;

@@ -1,5 +1,6 @@
 // The law of layouts: the weights after n steps are the same bytes for every number of workers, ZeRO stage, pipeline split and
-// schedule, with and without recomputation, and through the death of a worker. Real training of a small model by the real trainer, in real processes over shared
+// schedule, with and without recomputation, audited or not, and through the death of a worker. Real training of a small model by the
+// real trainer, in real processes over shared
 // memory; a worker dies by kill -9 in the middle of a step.
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -109,6 +110,7 @@ every = 1000
       hooks.quiet = true;
       hooks.team = &team;
       hooks.timeout_s = 60;
+      hooks.audit_every = 3;  // workers that repeat one another's work change nothing
       std::thread executioner;
       if (dies)
         executioner = std::thread([&run] {
@@ -215,7 +217,10 @@ TEST_F(Law, AnyNumberOfWorkersGivesTheSameWeights) {
 
 TEST_F(Law, ShardingGivesTheSameWeights) {
   const std::string truth = single();
-  for (int workers : {2, 3, 7}) EXPECT_EQ(team(workers, {"layout.zero_stage=1"}), truth) << workers;
+  for (const char* zero : {"layout.zero_stage=1", "layout.zero_stage=2", "layout.zero_stage=3"})
+    for (int workers : {2, 3, 4, 7, 8}) EXPECT_EQ(team(workers, {zero}), truth) << zero << ", " << workers;
+  EXPECT_EQ(team(3, {"layout.zero_stage=3", "train.recompute=full"}), truth);
+  EXPECT_EQ(team(3, {"layout.zero_stage=3", "train.recompute=selective"}), truth);
 }
 
 TEST_F(Law, PipelinesGiveTheSameWeights) {
@@ -244,13 +249,23 @@ TEST_F(Law, SeveralMicroBatchesGiveTheSameWeights) {
     s.insert(s.end(), {"layout.pipeline=2", std::string("layout.schedule=") + schedule});
     EXPECT_EQ(team(2, s), truth) << schedule;
     EXPECT_EQ(team(4, s), truth) << schedule;
+    s.push_back("layout.zero_stage=2");
+    EXPECT_EQ(team(4, s), truth) << schedule;
+  }
+  for (const char* zero : {"layout.zero_stage=2", "layout.zero_stage=3"}) {
+    Settings s = settings;
+    s.push_back(zero);
+    EXPECT_EQ(team(2, s), truth) << zero;
+    EXPECT_EQ(team(3, s), truth) << zero << ", one without virtual ranks";
   }
 }
 
 TEST_F(Law, ADeathDoesNotChangeTheWeights) {
   const std::string truth = single();
-  for (const char* zero : {"layout.zero_stage=0", "layout.zero_stage=1"})
+  for (const char* zero :
+       {"layout.zero_stage=0", "layout.zero_stage=1", "layout.zero_stage=2", "layout.zero_stage=3"})
     for (int victim : {0, 2}) EXPECT_EQ(team(3, {zero}, victim), truth) << zero << ", rank of " << victim;
+  EXPECT_EQ(team(2, {"layout.zero_stage=3"}, 1), truth) << "what was shared is whole again";
 }
 
 // Two pipelines of two: after the death one of them goes on with what the others hold, and a spare.

@@ -29,6 +29,8 @@ class Store {
   std::optional<Listed> latest() const;
   // The newest committed checkpoint, opened. `full_check` reads every byte first.
   Checkpoint open_latest(bool full_check = false) const;
+  // Data error: the newest is damaged in this way; offers the one before it.
+  [[noreturn]] void fail_damaged(std::string damage) const;
   std::optional<Listed> find(int64_t step) const;
 
   void pin(int64_t step);

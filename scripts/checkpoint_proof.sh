@@ -28,7 +28,7 @@ job() { # run directory, steps, steps between saves, sequence length, sequences
     --set "checkpoint.every=$3" --set "data.sequence_length=$4" --set "train.global_batch=$5" --set "train.micro_batch=$5"
     --set eval.windows=1 --set checkpoint.keep_last=2)
 }
-short_job() { job "$1" 18 6 128 2; }
+short_job() { job "$1" 12 4 128 2; }
 weights() { "$stoker" ckpt show "$1" --json | sed -n 's/.*"weights_hash": *"\([0-9a-f]*\)".*/\1/p'; }
 numbers() { sed -n "/\"event\":\"$2\"/s/.*\"$3\":\\([0-9.e+-]*\\).*/\\1/p" "$1/log.jsonl"; }
 unfinished() { # is a save under way, or was one cut off?

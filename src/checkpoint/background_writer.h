@@ -7,20 +7,16 @@
 //     writer.before_update();                    // returns at once when everything is written
 //     optimizer.step();
 //     if (auto done = writer.poll()) report(*done);
-// Stall         start(): microseconds, unless the save before it still runs. before_update(): the copy of the
-// rest at worst, at
-//               memory speed on all compute threads; nothing waits for the disk, unless more than
-//               staging_limit is left
-// Memory        4 MB; from before_update() until the end of the save also a copy of what was left (up to
-// all) Atomic        the checkpoint exists when its marker does (store.h): killed or out of power at any
-// moment, the ones before stay Failure       a Storage error is tried again with growing pauses (an fsync is
-// not: after it failed the kernel may have dropped the
-//               data). Then the save is given up, its files are removed, and the outcome carries the error;
-//               the training and the older checkpoints are untouched, and the next start() begins afresh
-// Several ranks each has its own writer (writer w of n) and saves the rows it owns; after wait() on all of
-// them one rank calls
-//               Store::commit. A single writer commits and prunes by itself
-// Threads       all functions from the training thread
+// Stall          start(): microseconds, unless the save before it still runs. before_update(): the copy of the rest at worst, at
+//                memory speed on all compute threads; nothing waits for the disk, unless more than staging_limit is left
+// Memory         4 MB; from before_update() until the end of the save also a copy of what was left (up to all)
+// Atomic         the checkpoint exists when its marker does (store.h): killed or out of power at any moment, the ones before stay
+// Failure        a Storage error is tried again with growing pauses (an fsync is not: after it failed the kernel may have dropped
+//                the data). Then the save is given up, its files are removed, and the outcome carries the error; the training and
+//                the older checkpoints are untouched, and the next start() begins afresh
+// Several ranks  each has its own writer (writer w of n) and saves the rows it owns; after wait() on all of them one rank calls
+//                Store::commit. A single writer commits and prunes by itself
+// Threads        all functions from the training thread
 #pragma once
 #include <condition_variable>
 #include <memory>

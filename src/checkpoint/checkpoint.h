@@ -1,9 +1,9 @@
 // checkpoint/checkpoint.h
 // Reads one committed checkpoint: all of a tensor, or any rows of it, however many writers saved it.
-// open()        reads and checks the marker, the indices and the state, and that every tensor file has its
-// size; no tensor bytes Loading       every block that is touched is compared with its hash before it is
-// handed out Threads       load and verify may be called from several threads at once Errors        Usage: no
-// committed checkpoint there. Data: damaged; names tensor, file and byte range. Storage: cannot be read
+// open()   reads and checks the marker, the indices and the state, and that every tensor file has its size; no tensor bytes
+// Loading  every block that is touched is compared with its hash before it is handed out
+// Threads  load and verify may be called from several threads at once
+// Errors   Usage: no committed checkpoint there. Data: damaged; names tensor, file and byte range. Storage: cannot be read
 #pragma once
 #include <functional>
 #include <map>

@@ -1,8 +1,8 @@
 // checkpoint/record.h
-// What the JSON files of a checkpoint say (docs/formats/checkpoint.md). index-<writer>.json: where every
-// tensor of one writer lies, with hashes. COMMIT: the hash of every other file; written last, so that a
-// checkpoint exists when it does. Errors        Data: names the file and field, what was expected and found.
-// Of indices unknown fields are ignored, an unknown version is not
+// What the JSON files of a checkpoint say (docs/formats/checkpoint.md). index-<writer>.json: where every tensor of one writer
+// lies, with hashes. COMMIT: the hash of every other file; written last, so that a checkpoint exists when it does.
+// Errors  Data: names the file and field, what was expected and found. Of indices unknown fields are ignored, an unknown
+//         version is not
 #pragma once
 #include <string>
 #include <string_view>

@@ -63,6 +63,13 @@ Checkpoint Store::open_latest(bool full_check) const {
     if (e.kind() == ErrorKind::kStorage) throw;
     damage = e.what();
   }
+  fail_damaged(damage);
+}
+
+void Store::fail_damaged(std::string damage) const {
+  const std::vector<Listed> all = list();
+  STOKER_CHECK(!all.empty());
+  while (damage.ends_with('.')) damage.pop_back();
   const std::string offer =
       all.size() > 1
           ? fmt::format("An older one is committed at step {} ('{}'): remove '{}' to go on from there.",

@@ -1,9 +1,9 @@
 // checkpoint/store.h
-// A directory of checkpoints: <directory>/step-00000120/ ... Committed ones are listed, the rest is
-// invisible. Keeping       prune() keeps the newest keep_last committed ones and the pinned; what an
-// interrupted save left is removed Again         a step that is saved again gets a new directory
-// (step-00000120-r1): the old one stays until the new is committed Errors        Usage: nothing there. Data:
-// the newest is damaged; the message offers an older one. Storage
+// A directory of checkpoints: <directory>/step-00000120/ ... Committed ones are listed, the rest is invisible.
+// Keeping  prune() keeps the newest keep_last committed ones and the pinned; what an interrupted save left is removed
+// Again    a step that is saved again gets a new directory (step-00000120-r1): the old one stays until the new is
+//          committed
+// Errors   Usage: nothing there. Data: the newest is damaged; the message offers an older one. Storage
 #pragma once
 #include <functional>
 #include <limits>
@@ -29,6 +29,8 @@ class Store {
   std::optional<Listed> latest() const;
   // The newest committed checkpoint, opened. `full_check` reads every byte first.
   Checkpoint open_latest(bool full_check = false) const;
+  // Data error: the newest is damaged in this way; offers the one before it.
+  [[noreturn]] void fail_damaged(std::string damage) const;
   std::optional<Listed> find(int64_t step) const;
 
   void pin(int64_t step);

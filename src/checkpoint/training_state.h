@@ -1,6 +1,7 @@
 // checkpoint/training_state.h
-// What a run needs beside its tensors to go on exactly, as state.json. Numbers that must come back to the bit
-// (losses, seeds) are whole numbers or hexadecimal floats. Errors        Data: names the field
+// What a run needs beside its tensors to go on exactly, as state.json. Numbers that must come back to the bit (losses, seeds)
+// are whole numbers or hexadecimal floats.
+// Errors  Data: names the field
 #pragma once
 #include <optional>
 #include <string>

@@ -1,13 +1,13 @@
 // io/atomic_write.h
-// A file or directory that exists completely or not at all, also after a crash or power loss at any moment:
-// written under a temporary name beside the target, synced, renamed, parent synced.
-// Names     the temporary name is "<target>.tmp-<process id>-<counter>" in the same directory (a rename never
-// crosses
-//           file systems); what a killed process left behind is_temporary_name() recognises
-// Errors    Storage/Usage from the file system; the temporary is then removed as far as possible and an
-// existing target is
-//           untouched. An error of the last step (parent sync) leaves the new target in place, its durability
-//           unknown
+// A file or directory that exists completely or not at all, also after a crash or power loss
+// at any moment: written under a temporary name beside the target, synced, renamed, parent
+// synced.
+// Names   the temporary name is "<target>.tmp-<process id>-<counter>" in the same directory (a
+//         rename never crosses file systems); what a killed process left behind
+//         is_temporary_name() recognises
+// Errors  Storage/Usage from the file system; the temporary is then removed as far as possible
+//         and an existing target is untouched. An error of the last step (parent sync) leaves
+//         the new target in place, its durability unknown
 #pragma once
 #include <string>
 #include <string_view>

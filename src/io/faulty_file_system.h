@@ -5,8 +5,8 @@
 //   kFullDisk    the operation does nothing and throws ENOSPC
 //   kShortWrite  half of a write lands, then ENOSPC; other operations: as kFullDisk
 //   kIoError     EIO
-//   kCrash       the operation does nothing, throws Crashed, and so does every later one: the process is
-//   "dead" kTornCrash   as kCrash, but half of a write lands first
+//   kCrash       the operation does nothing, throws Crashed, and so does every later one: the process is "dead"
+//   kTornCrash   as kCrash, but half of a write lands first
 // For tests; thread-safe.
 #pragma once
 #include <mutex>

@@ -1,15 +1,15 @@
 // io/file_system.h
 // The seam to storage. Real: real_file_system(). Fake: MemoryFileSystem. Trouble: FaultyFileSystem.
 // Paths       plain strings, '/' between parts; relative ones are relative to the process
-// Errors      Usage: nothing there, not a directory, no permission (retrying cannot help). Storage: full disk
-// (with the
-//             space left), I/O error and the rest (retry with backoff, then stop). Data: a file ended before
-//             the range asked for. Messages hold the operation, the path and the system's words
+// Errors      Usage: nothing there, not a directory, no permission (retrying cannot help). Storage: full
+//             disk (with the space left), I/O error and the rest (retry with backoff, then stop). Data: a
+//             file ended before the range asked for. Messages hold the operation, the path and the system's
+//             words
 // Durability  nothing is durable before sync(); a name (create, rename, remove) is not before
-// sync_dir(parent).
-//             make_dirs alone syncs what it makes. io/atomic_write.h packs the right order
+//             sync_dir(parent). make_dirs alone syncs what it makes. io/atomic_write.h packs the right
+//             order
 // Threads     a FileSystem and a ReadableFile may be used from several threads at once, a WritableFile from
-// one
+//             one
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,9 +1,9 @@
 // io/memory_file_system.h
 // A file system in memory with a model of durability: every file and directory has what a reader sees and
 // what would survive a power loss. crash() drops to the second, in the hardest way that POSIX allows:
-//   kLoseUnsynced   all that was not synced is gone (contents to the last sync(), names to the last
-//   sync_dir()) kMix            each unsynced name and file independently survives, is lost, or (contents) is
-//   torn at a random place, by seed
+//   kLoseUnsynced   all that was not synced is gone (contents to the last sync(), names to the last sync_dir())
+//   kMix            each unsynced name and file independently survives, is lost, or (contents) is torn at a
+//                   random place, by seed
 // capacity_bytes: a write beyond it is ENOSPC. For tests; thread-safe.
 #pragma once
 #include <map>

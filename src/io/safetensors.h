@@ -1,16 +1,16 @@
 // io/safetensors.h
 // The ecosystem's tensor file: an 8-byte little-endian header length, a JSON header, the tensors' bytes
 // (docs/formats/safetensors.md).
-// Reads     maps the file; touches only the header and what is asked for. Refuses (Data, naming file and
-// tensor): a header beyond
-//           100 MB or the file, JSON that is broken or says a name twice, unknown types, a size that does not
-//           match shape and type, tensors that overlap, leave gaps or do not end with the file
-// Writes    streaming: the header first, then tensors in any order and in parts. The bytes of a file depend
-// only on what is
-//           declared and written: tensors ordered by element size (largest first), then name; data starts at
-//           a multiple of 64
-// Errors    also those of the FileSystem
-// Source    github.com/huggingface/safetensors, README, "Format"
+//
+// Reads   maps the file; touches only the header and what is asked for. Refuses (Data, naming file and
+//         tensor): a header beyond 100 MB or the file, JSON that is broken or says a name twice, unknown
+//         types, a size that does not match shape and type, tensors that overlap, leave gaps or do not end
+//         with the file
+// Writes  streaming: the header first, then tensors in any order and in parts. The bytes of a file depend only
+//         on what is declared and written: tensors ordered by element size (largest first), then name; data
+//         starts at a multiple of 64
+// Errors  also those of the FileSystem
+// Source  github.com/huggingface/safetensors, README, "Format"
 #pragma once
 #include <map>
 #include <memory>

@@ -1,17 +1,17 @@
 // ops/context.h
-// Carries what every op needs besides its tensors: which candidate to use, scratch memory, and where time is
-// written. Candidates   per op an ordered list, fastest first; the first that does not refuse runs; `ref` is
-// last and always accepts.
-//              force("rmsnorm=ref") pins one (Usage error when it refuses or is unknown). The first choice
-//              per op is kept with the reasons of those that refused: choices().
+// Carries what every op needs besides its tensors: which candidate to use, scratch memory, and where time
+// is written.
+// Candidates   per op an ordered list, fastest first; the first that does not refuse runs; `ref` is last
+//              and always accepts. force("rmsnorm=ref") pins one (Usage error when it refuses or is
+//              unknown). The first choice per op is kept with the reasons of those that refused:
+//              choices().
 // Time         every op adds its wall time to its phase: op_times(); the step anatomy is made of it.
-// Devices      an op runs where its tensors are: on a CUDA device the CUDA candidates are asked instead, on
-// this Context's
-//              stream; an op without any there fails and says so (Device). Times are then of the launch
-//              alone.
+// Devices      an op runs where its tensors are: on a CUDA device the CUDA candidates are asked instead,
+//              on this Context's stream; an op without any there fails and says so (Device). Times are
+//              then of the launch alone.
 // Threads      a Context serves one thread at a time; ops spread over base/threads.h.
-// Determinism  an op's result depends on its arguments, the candidate and compute_threads(), never on time or
-// earlier calls.
+// Determinism  an op's result depends on its arguments, the candidate and compute_threads(), never on time
+//              or earlier calls.
 #pragma once
 #include <map>
 #include <memory>

@@ -1,11 +1,12 @@
 // ops/linear.h
-// y[m,n] = sum_k x[m,k] * weight[n,k] + bias[n]        and its two gradients.
-// Shapes        x dx [M,K]; weight dweight [N,K]; y dy [M,N]; bias dbias [N]   (leading dimensions are
-// flattened into M) Types         x, weight, y: all f32, or all bf16 (y may then also be f32); dweight, bias,
-// dbias always f32 Numbers       products summed in f32. dbias: f32 sums over fixed blocks of rows Writes y,
-// dx: overwrite, or dx as `accumulate` says; dweight, dbias as `accumulate` says Determinism   same
-// candidate, shape, threads -> same bits Cost          2*M*N*K FLOPs each Errors        Internal: shapes or
-// types disagree (a model's shapes are validated before)
+// y[m,n] = sum_k x[m,k] * weight[n,k] + bias[n]   and its two gradients.
+// Shapes       x dx [M,K]; weight dweight [N,K]; y dy [M,N]; bias dbias [N] (leading dimensions are flattened into M)
+// Types        x, weight, y: all f32, or all bf16 (y may then also be f32); dweight, bias, dbias always f32
+// Numbers      products summed in f32. dbias: f32 sums over fixed blocks of rows
+// Writes       y, dx: overwrite, or dx as `accumulate` says; dweight, dbias as `accumulate` says
+// Determinism  same candidate, shape, threads -> same bits
+// Cost         2*M*N*K FLOPs each
+// Errors       Internal: shapes or types disagree (a model's shapes are validated before)
 #pragma once
 #include "ops/context.h"
 

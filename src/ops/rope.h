@@ -6,10 +6,10 @@
 //              table [P,Dh] f32: row p holds Dh/2 cosines, then Dh/2 sines, of position p (fill_rope_table)
 //              q_gain k_gain dq_gain dk_gain [Dh] f32; raw [R, H+2K, Dh]; rstd [R, H+K] f32
 // Numbers      angles, cosines and sines in f64, rounded to f32 in the table; rotation in f32
-// Backward     rotates by the opposite angle; with gains also undoes the norm, reading `raw` (qkv as it came
-// from the projection) Writes       forward: qkv, and with gains raw and rstd. backward: dqkv in place;
-// dq_gain, dk_gain are added to Determinism  as norm.h Source       Su et al. 2021, arXiv:2104.09864; pairing
-// as in Llama's Hugging Face files (first half with second half)
+// Backward     rotates by the opposite angle; with gains also undoes the norm, reading `raw` (qkv as it came from the projection)
+// Writes       forward: qkv, and with gains raw and rstd. backward: dqkv in place; dq_gain, dk_gain are added to
+// Determinism  as norm.h
+// Source       Su et al. 2021, arXiv:2104.09864; pairing as in Llama's Hugging Face files (first half with second half)
 #pragma once
 #include "ops/context.h"
 

@@ -1,11 +1,12 @@
 // ops/update.h
 // Element-wise parameter updates and sums over parameters.
-// AdamW     m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p = p (1 - lr wd) - lr (m / (1-b1^t)) / (sqrt(v /
-// (1-b2^t)) + eps) SGD       m = momentum m + g;   p = p (1 - lr wd) - lr m           (m empty: momentum 0)
-// Shapes    all [n] f32; copy [n] bf16 or empty: p rounded for the next forward pass. g is first multiplied
-// by grad_scale SumSquares  f64 over blocks of 65,536 elements, blocks added in order: same bits for any
-// thread count or split at blocks AddInto   y += x (the canonical tree's fold), Scale y *= a Source
-// Loshchilov & Hutter 2017, arXiv:1711.05101
+// AdamW       m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p = p (1 - lr wd) - lr (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps)
+// SGD         m = momentum m + g; p = p (1 - lr wd) - lr m   (m empty: momentum 0)
+// Shapes      all [n] f32; copy [n] bf16 or empty: p rounded for the next forward pass. g is first multiplied by grad_scale
+// SumSquares  f64 over blocks of 65,536 elements, blocks added in order: same bits for any thread count or split at blocks
+// AddInto     y += x (the canonical tree's fold)
+// Scale       y *= a
+// Source      Loshchilov & Hutter 2017, arXiv:1711.05101
 #pragma once
 #include "ops/context.h"
 

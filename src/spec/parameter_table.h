@@ -1,11 +1,11 @@
 // spec/parameter_table.h
-// The one table of a model's parameters: nn allocates by walking it, optim and plan sum it, checkpoints name
-// by it. Order       is the order in memory: tensors that one matrix product uses together (q,k,v; gate,up)
-// are adjacent, so the fused
-//             [q+k+v, D] matrix is a view and the file still holds the ecosystem's separate tensors.
-// Names       are those of Hugging Face for the family ("model.layers.0.self_attn.q_proj.weight").
-// Shapes      of matrices are [out, in]. `stored_transposed`: the family's files hold [in, out] (GPT-2's
-// Conv1D). Tied head   has no row of its own: the head uses the embedding.
+// The one table of a model's parameters: nn allocates by walking it, optim and plan sum it, checkpoints name by
+// it.
+// Order      is the order in memory: tensors that one matrix product uses together (q,k,v; gate,up) are adjacent,
+//            so the fused [q+k+v, D] matrix is a view and the file still holds the ecosystem's separate tensors.
+// Names      are those of Hugging Face for the family ("model.layers.0.self_attn.q_proj.weight").
+// Shapes     of matrices are [out, in]. `stored_transposed`: the family's files hold [in, out] (GPT-2's Conv1D).
+// Tied head  has no row of its own: the head uses the embedding.
 #pragma once
 #include <cstdint>
 #include <string>

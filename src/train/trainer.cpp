@@ -259,7 +259,12 @@ void Trainer::begin_or_resume() {
       fail(ErrorKind::kUsage,
            "the run in {} has another recipe: {}. Give the recipe it began with, or another run.dir.",
            recipe_.run_dir, first_difference(s.recipe, recipe_.identity()));
-    restore(saved);
+    try {
+      restore(saved);
+    } catch (const Error& e) {  // tensors are compared with their hashes as they are read
+      if (e.kind() == ErrorKind::kData) checkpoints_->fail_damaged(e.what());
+      throw;
+    }
     expected_ = saved.replay_record();
     const std::string before = nlohmann::json::parse(s.trainer).value("bit_class", std::string()),
                       now = bit_class(recipe_.layout);

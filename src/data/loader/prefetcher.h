@@ -1,10 +1,10 @@
 // data/loader/prefetcher.h
-// Fills batches ahead of the trainer on one thread of its own: batch i is loader.fill(plan(i)), handed out in
-// order. Memory        depth + 1 batches; their vectors are reused Cost          next() moves a batch out:
-// O(1) when it is ready; what it waited is counted. seek() is O(1) plus the batch that is
-//               being filled
-// Errors        what fill() throws, next() rethrows for the batch it belongs to; after that every next() does
-// Threads       next, seek and wait_s from one thread
+// Fills batches ahead of the trainer on one thread of its own: batch i is loader.fill(plan(i)), handed out in order.
+// Memory   depth + 1 batches; their vectors are reused
+// Cost     next() moves a batch out: O(1) when it is ready; what it waited is counted. seek() is O(1) plus the batch that is
+//          being filled
+// Errors   what fill() throws, next() rethrows for the batch it belongs to; after that every next() does
+// Threads  next, seek and wait_s from one thread
 #pragma once
 #include <atomic>
 #include <condition_variable>

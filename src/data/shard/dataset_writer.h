@@ -1,10 +1,11 @@
 // data/shard/dataset_writer.h
-// Writes a dataset so that its directory appears complete or not at all: documents go to the shards of their
-// split in the order they are added, the manifest is written last, then the directory gets its name. Crash
-// leaves "<out>.tmp-<process>-<n>" beside the target; the next writer of the same target removes what dead
-// processes left Determinism   the same documents, files and settings give the same bytes and the same
-// version Errors        Usage: the target exists (unless replace). Storage: as the file system says; nothing
-// half-written stays Threads       one at a time
+// Writes a dataset so that its directory appears complete or not at all: documents go to the shards of their split in the order
+// they are added, the manifest is written last, then the directory gets its name.
+// Crash        leaves "<out>.tmp-<process>-<n>" beside the target; the next writer of the same target removes what dead
+//              processes left
+// Determinism  the same documents, files and settings give the same bytes and the same version
+// Errors       Usage: the target exists (unless replace). Storage: as the file system says; nothing half-written stays
+// Threads      one at a time
 #pragma once
 #include <map>
 #include <memory>

@@ -1,13 +1,13 @@
 // data/shard/manifest.h
-// What a dataset is: every file by content hash, what it was made from, with which settings, and how much of
-// it there is. The dataset's version is the hash of the manifest's canonical form: JSON with keys sorted, no
-// white space, integers only (docs/formats/manifest.md). Change one byte of one input, of the tokenizer or of
-// a setting, and the version changes. Units         tokens as written (separators included); text_bytes are
-// the raw UTF-8 bytes of the documents, so that
-//               bits per byte = nats per split / ln 2 / text_bytes
-// Errors        Data: names the file and the field, what was expected and what was found. Unknown fields are
-// refused:
-//               a manifest from a newer Stoker must not be half understood
+// What a dataset is: every file by content hash, what it was made from, with which
+// settings, and how much of it there is. The dataset's version is the hash of the
+// manifest's canonical form: JSON with keys sorted, no white space, integers only
+// (docs/formats/manifest.md). Change one byte of one input, of the tokenizer or of a
+// setting, and the version changes.
+// Units   tokens as written (separators included); text_bytes are the raw UTF-8 bytes of
+//         the documents, so that bits per byte = nats per split / ln 2 / text_bytes
+// Errors  Data: names the file and the field, what was expected and what was found. Unknown
+//         fields are refused: a manifest from a newer Stoker must not be half understood
 #pragma once
 #include <cstdint>
 #include <string>

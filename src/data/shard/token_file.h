@@ -1,10 +1,10 @@
 // data/shard/token_file.h
-// One shard: <name>.bin with bare tokens and <name>.idx that says where documents lie, as Megatron-LM writes
-// and reads them; beside them <name>.docs (document_table.h) and <name>.sums (block_sums.h), which Megatron
-// ignores. Determinism   the same documents in the same order give the same bytes Cost          writing: one
-// pass, buffers 1 MiB and 44 bytes per document of this shard. Opening: O(1), mapped, nothing read Errors
-// Usage: a token outside the vocabulary that the type can hold is our caller's bug (Internal); Storage and
-//               Data as the file system and the parsers say
+// One shard: <name>.bin with bare tokens and <name>.idx that says where documents lie, as Megatron-LM writes and reads them;
+// beside them <name>.docs (document_table.h) and <name>.sums (block_sums.h), which Megatron ignores.
+// Determinism  the same documents in the same order give the same bytes
+// Cost         writing: one pass, buffers 1 MiB and 44 bytes per document of this shard. Opening: O(1), mapped, nothing read
+// Errors       Usage: a token outside the vocabulary that the type can hold is our caller's bug (Internal); Storage and Data as
+//              the file system and the parsers say
 #pragma once
 #include <memory>
 #include <span>

@@ -1,8 +1,8 @@
 // data/tokenizer/bpe.h
-// Byte-pair merging of one piece: bytes become tokens, then the adjacent pair of lowest rank is merged
-// (leftmost first among equals) until no pair is in the table. Cost    pieces of up to 64 bytes: quadratic in
-// a tiny array; longer ones O(n log n), so that no input is slow Errors  Data: the vocabulary has no token
-// for a byte of the piece
+// Byte-pair merging of one piece: bytes become tokens, then the adjacent pair of lowest rank is merged (leftmost first among
+// equals) until no pair is in the table.
+// Cost    pieces of up to 64 bytes: quadratic in a tiny array; longer ones O(n log n), so that no input is slow
+// Errors  Data: the vocabulary has no token for a byte of the piece
 #pragma once
 #include <array>
 #include <cstdint>

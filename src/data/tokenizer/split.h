@@ -1,10 +1,10 @@
 // data/tokenizer/split.h
-// Pre-tokenisation: the regular expressions of byte-level BPE tokenizers, as code. Text is cut into pieces
-// that merges never cross; the pieces cover the text. Patterns      recognised by their exact regex text;
-// docs/formats/tokenizer.md lists the texts Numbers       the same pieces as Hugging Face tokenizers 0.23
-// (Oniguruma) and tiktoken 0.14 give, Unicode 16.0 Bad UTF-8     a byte that belongs to no valid sequence is
-// a symbol character of its own Cost          linear in the text for every input Errors        Usage: a
-// pattern that is not known
+// Pre-tokenisation: the regular expressions of byte-level BPE tokenizers, as code. Text is cut into pieces; they cover it.
+// Patterns   recognised by their exact regex text; docs/formats/tokenizer.md lists the texts
+// Numbers    the same pieces as Hugging Face tokenizers 0.23 (Oniguruma) and tiktoken 0.14 give, Unicode 16.0
+// Bad UTF-8  a byte that belongs to no valid sequence is a symbol character of its own
+// Cost       linear in the text for every input
+// Errors     Usage: a pattern that is not known
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,16 +1,16 @@
 // data/tokenizer/tokenizer.h
 // Text <-> tokens by byte-level BPE, as Hugging Face tokenizers and tiktoken do it.
-// Text       any bytes; decode(encode(x)) == x for every x unless the tokenizer normalises (NFC), prefixes a
-// space
-//            or has added tokens that strip whitespace
-// Ids        int32, 0 <= id < vocab_size(); gaps are possible and decode to nothing
-// Parity     the ids of tokenizers 0.23 for UTF-8 text (docs/formats/tokenizer.md says what is supported)
-// Threads    a Tokenizer never changes: any number of threads may use one
-// Cost       linear in the text for every input; frequent pieces come from a cache (a few MB per encoding
-// thread) Errors     Usage: an unsupported feature or unknown split pattern. Data: malformed file,
-// inconsistent vocabulary,
-//            a byte that the vocabulary has no token for, an id out of range. Storage: unreadable or
-//            unwritable file
+// Text     any bytes; decode(encode(x)) == x for every x unless the tokenizer normalises (NFC),
+//          prefixes a space or has added tokens that strip whitespace
+// Ids      int32, 0 <= id < vocab_size(); gaps are possible and decode to nothing
+// Parity   the ids of tokenizers 0.23 for UTF-8 text (docs/formats/tokenizer.md says what is
+//          supported)
+// Threads  a Tokenizer never changes: any number of threads may use one
+// Cost     linear in the text for every input; frequent pieces come from a cache (a few MB per
+//          encoding thread)
+// Errors   Usage: an unsupported feature or unknown split pattern. Data: malformed file, inconsistent
+//          vocabulary, a byte that the vocabulary has no token for, an id out of range. Storage:
+//          unreadable or unwritable file
 #pragma once
 #include <cstdint>
 #include <filesystem>

@@ -1,18 +1,18 @@
 // data/tokenizer/trainer.h
 // Trains a byte-level BPE tokenizer.
-// Vocabulary   special tokens first, then the 256 bytes in the order of their characters in the byte
-// alphabet, then one
-//              token per merge, as Hugging Face's BpeTrainer with the ByteLevel alphabet numbers them
-// Greedy       each step merges the adjacent pair with the highest count (64 bits); among equal counts the
-// pair with the
-//              smaller left id, then the smaller right id. A merge whose result spells an existing token
+// Vocabulary   special tokens first, then the 256 bytes in the order of their characters in the byte alphabet,
+//              then one token per merge, as Hugging Face's BpeTrainer with the ByteLevel alphabet numbers them
+// Greedy       each step merges the adjacent pair with the highest count (64 bits); among equal counts the pair
+//              with the smaller left id, then the smaller right id. A merge whose result spells an existing token
 //              reuses it
 // Determinism  the same texts, in any order, on any number of threads, give the same bytes
-// Memory       proportional to the number of distinct pieces (times the threads that add at the same time),
-// not text Cost         counting: split speed; merging: about the total length of the distinct pieces times a
-// small constant Errors       Usage: vocabulary size or special tokens that make no sense. Cancelled:
-// stop_requested() in train() Source       Sennrich et al. 2016, arXiv:1508.07909; lazily refreshed heap over
-// incremental pair counts
+// Memory       proportional to the number of distinct pieces (times the threads that add at the same time), not
+//              text
+// Cost         counting: split speed; merging: about the total length of the distinct pieces times a small
+//              constant
+// Errors       Usage: vocabulary size or special tokens that make no sense. Cancelled: stop_requested() in
+//              train()
+// Source       Sennrich et al. 2016, arXiv:1508.07909; lazily refreshed heap over incremental pair counts
 #pragma once
 #include <functional>
 #include <memory>

@@ -1,10 +1,10 @@
 // ops/cuda/candidates.h
-// The CUDA side of an op's candidate list. An op whose tensors are on a CUDA device asks here; which file
-// answers is the build's choice: residents.cpp (kernels and cuBLASLt) or no_cuda.cpp ("built without CUDA").
-// Streams       the Context's; calls return before the device is done
-// Scratch       device memory kept in the Context's cache, grown when a call needs more
-// Determinism   fixed partitions; cuBLASLt is not allowed to sum in place by atomics. Same device, shape:
-// same bits Residents     linear (all three products), RMSNorm and LayerNorm forward and backward, AdamW
+// The CUDA side of an op's candidate list. An op whose tensors are on a CUDA device asks here; which file answers is the
+// build's choice: residents.cpp (kernels and cuBLASLt) or no_cuda.cpp ("built without CUDA").
+// Streams      the Context's; calls return before the device is done
+// Scratch      device memory kept in the Context's cache, grown when a call needs more
+// Determinism  fixed partitions; cuBLASLt is not allowed to sum in place by atomics. Same device, shape: same bits
+// Residents    linear (all three products), RMSNorm and LayerNorm forward and backward, AdamW
 #pragma once
 #include <span>
 

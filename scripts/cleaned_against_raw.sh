@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./dev bench data quality [STEPS]: does cleaning pay? The demo's model, trained for the same number of tokens (STEPS batches, 800) on
+# ./dev bench data quality: does cleaning pay? The demo's model, trained for the same number of tokens (STEPS batches, 600) on
 # linux-doc-6.1 as it comes (reStructuredText, its HTML pages, the sources beside them, tables, five languages) and on the same cleaned
 # by `stoker data build`, scored in bits per byte on documents that neither has: Documentation/networking and filesystems, cleaned.
 # One tokenizer for both, trained on the raw corpus. Same seed; the order of steps, not time, so a busy machine changes nothing.
@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 stoker=$(realpath "${STOKER:-build/stoker}")
 root=$(realpath "${CORPUS:-.cache/corpora/usr/share/doc/linux-doc-6.1}")
-steps=${1:-800}
+steps=${1:-600}
 place=$PWD/runs/cleaned-against-raw
 rm -rf "$place"
 mkdir -p "$place"

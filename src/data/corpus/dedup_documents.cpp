@@ -195,11 +195,12 @@ SpillArray<DuplicateVerdict> NearDuplicateFinder::finish() {
     const auto best = std::min_element(bucket.begin(), bucket.end(), [&](const auto& a, const auto& b) {
                         return stays_before(documents[a.document], documents[b.document]);
                       })->document;
+    const auto wanted = signatures.get(best, 0);
     for (const auto& record : bucket) {
       const uint32_t d = record.document;
-      if (d == best) continue;
-      const auto similarity =
-          static_cast<float>(estimated_similarity(signatures.get(best, 0), signatures.get(d, 1)));
+      // Near duplicates meet in most of their bands: what is known of the two is not read again.
+      if (d == best || (verdicts[d].matched == best && verdicts[d].similarity >= 0)) continue;
+      const auto similarity = static_cast<float>(estimated_similarity(wanted, signatures.get(d, 1)));
       if (similarity < least) continue;
       clusters.join(best, d);
       auto& v = verdicts[d];

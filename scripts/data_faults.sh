@@ -13,7 +13,7 @@ parts=" ${*:2} "
 [ "$parts" != "  " ] || parts=" kills disk inputs memory "
 wanted() { [[ "$parts" == *" $1 "* ]]; }
 line_bytes=2147483648
-memory_copies=40
+memory_copies=84
 if [ "${SMALL:-}" = 1 ]; then kills=${1:-3}; line_bytes=209715200; memory_copies=8; fi
 place=$(mktemp -d)
 trap 'umount "$place/full" 2>/dev/null || true; rm -rf "$place"' EXIT
@@ -145,19 +145,22 @@ say "inputs: truncated gzip, invalid UTF-8, a line of $line_bytes bytes, a gzip 
 fi
 
 wanted memory || { say "ok"; exit 0; }
-# Memory: every document differs, so that all tables grow.
+# Memory: every document differs, so that all tables grow; six lines each, so that there are many.
 mkdir large
 for i in $(seq 1 "$memory_copies"); do
-  awk -v part="$i" '{for (k = 0; k < 12; ++k) printf "{\"text\": \"%s %d %d %s\"}\n", $0, part, k, NR * 7919 + k}' in/*.txt >"large/$i.jsonl"
+  awk -v part="$i" '{for (k = 0; k < 12; ++k) {
+    if (++n % 6 == 1) printf "{\"text\": \""
+    printf "%s %d %d %s", $0, part, k, NR * 7919 + k
+    printf n % 6 == 0 ? "\"}\n" : "\\n"}} END {if (n % 6) print "\"}"}' in/*.txt >"large/$i.jsonl"
 done
 bytes=$(du -bc large | tail -1 | cut -f1)
 recipe large large 64
 group=/sys/fs/cgroup/memory/stoker-faults-$$
-if mkdir "$group" 2>/dev/null && echo 160M >"$group/memory.limit_in_bytes" 2>/dev/null; then
-  (echo $BASHPID >"$group/cgroup.procs"; build large) || { cat large.log; die "$bytes bytes could not be built within 160 MB"; }
+if mkdir "$group" 2>/dev/null && echo 128M >"$group/memory.limit_in_bytes" 2>/dev/null; then
+  (echo $BASHPID >"$group/cgroup.procs"; build large) || { cat large.log; die "$bytes bytes could not be built within 128 MB"; }
   peak=$(cat "$group/memory.max_usage_in_bytes")
   swapped=$(awk '$1 == "swap" {print $2}' "$group/memory.stat")
-  say "memory: $((bytes / 1000000)) MB built with memory_mb = 64 in a cgroup of 160 MB, page cache included (highest use $((peak / 1000000)) MB, swapped ${swapped:-0})"
+  say "memory: $((bytes / 1000000)) MB built with memory_mb = 64 in a cgroup of 128 MB, page cache included (highest use $((peak / 1000000)) MB, swapped ${swapped:-0})"
 else
   (ulimit -v 450000; MALLOC_ARENA_MAX=2 build large) || { cat large.log; die "$bytes bytes could not be built within 450 MB of addresses"; }
   say "memory: $((bytes / 1000000)) MB built with memory_mb = 64 under ulimit -v 450 MB: program, libraries and stacks included"

@@ -46,6 +46,9 @@ class SignatureStore {
       std::filesystem::create_directories(budget_.directory, ignored);
       fd_ = ::open(path_.c_str(), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
       if (fd_ < 0) broken("open");
+      ::posix_fadvise(
+          fd_, 0, 0,
+          POSIX_FADV_RANDOM);   // reading ahead of single signatures would read everything many times
       ::unlink(path_.c_str());  // it is gone with the process, whatever ends it
     }
     const char* data = reinterpret_cast<const char*>(tail_.data());
@@ -94,6 +97,7 @@ class UnionFind {
   UnionFind(size_t n, const std::string& directory) : parent_(directory) {
     parent_.assign(n, 0);
     std::iota(parent_.begin(), parent_.end(), 0u);
+    parent_.read_at_random();
   }
   uint32_t find(uint32_t x) {
     while (parent_[x] != x) x = parent_[x] = parent_[parent_[x]];
@@ -183,16 +187,20 @@ SpillArray<DuplicateVerdict> NearDuplicateFinder::finish() {
   verdicts.assign(documents.size(), {});
   for (uint32_t i = 0; i < verdicts.size(); ++i) verdicts[i] = {i, i, -1};
 
+  documents.read_at_random();
+  verdicts.read_at_random();
+
   auto join_bucket = [&](std::span<const BandRecord> bucket) {
     // A star around the bucket's best member: linear in the bucket, and the same star whatever the order.
     const auto best = std::min_element(bucket.begin(), bucket.end(), [&](const auto& a, const auto& b) {
                         return stays_before(documents[a.document], documents[b.document]);
                       })->document;
+    const auto wanted = signatures.get(best, 0);
     for (const auto& record : bucket) {
       const uint32_t d = record.document;
-      if (d == best) continue;
-      const auto similarity =
-          static_cast<float>(estimated_similarity(signatures.get(best, 0), signatures.get(d, 1)));
+      // Near duplicates meet in most of their bands: what is known of the two is not read again.
+      if (d == best || (verdicts[d].matched == best && verdicts[d].similarity >= 0)) continue;
+      const auto similarity = static_cast<float>(estimated_similarity(wanted, signatures.get(d, 1)));
       if (similarity < least) continue;
       clusters.join(best, d);
       auto& v = verdicts[d];

@@ -94,6 +94,7 @@ void LineDeduplicator::finish(const std::function<void(uint32_t, std::span<const
   auto partition_of = [&](uint32_t document) {
     return static_cast<size_t>(document) * SpillTable<Drop>::kPartitions / documents;
   };
+  documents_.read_at_random();
   auto before = [&](const Record& a, const Record& b) {
     if (a.hash != b.hash) return a.hash < b.hash;
     if (a.document != b.document) {

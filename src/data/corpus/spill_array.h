@@ -51,6 +51,10 @@ class SpillArray {
   void reserve(size_t n) {
     if (n > capacity_) grow(n);
   }
+  // From here on single values are wanted, here and there: nothing is read ahead of them.
+  void read_at_random() {
+    if (data_ && fd_ >= 0) madvise(static_cast<void*>(data_), mapped_, MADV_RANDOM);
+  }
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   T& operator[](size_t i) { return data_[i]; }

@@ -22,6 +22,22 @@ void compare_settings(const Json& a, const Json& b, const std::string& path, std
                        out);
     return;
   }
+  if (a.is_array() && b.is_array()) {
+    // Of two lists, such as the stages of a build, what one has and the other has not; all of both where only the order differs.
+    std::vector<std::string> found;
+    auto only_in = [&](const Json& list, const Json& other, bool gone) {
+      for (const auto& entry : list)
+        if (std::find(other.begin(), other.end(), entry) == other.end())
+          found.push_back(gone ? fmt::format("{}: {} -> nothing", path, entry.dump())
+                               : fmt::format("{}: nothing -> {}", path, entry.dump()));
+    };
+    only_in(a, b, true);
+    only_in(b, a, false);
+    if (!found.empty()) {
+      out.insert(out.end(), found.begin(), found.end());
+      return;
+    }
+  }
   out.push_back(fmt::format("{}: {} -> {}", path, a.is_null() ? "nothing" : a.dump(),
                             b.is_null() ? "nothing" : b.dump()));
 }

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "data/shard/block_sums.h"
 #include "data/shard/dataset.h"
+#include "data/shard/dataset_diff.h"
 #include "data/shard/document_table.h"
 #include "data/shard/manifest.h"
 #include "data/shard/token_file.h"
@@ -223,6 +224,24 @@ TEST(Manifest, RoundTripsAndItsHashIsItsVersion) {
   EXPECT_NE(other.hash(), m.hash());
   // White space and key order do not count.
   EXPECT_EQ(canonical_json("{ \"b\" : 1,\n \"a\" : [ 2 ] }", "x"), R"({"a":[2],"b":1})");
+}
+
+TEST(DatasetDiff, OfListsWhatOneHasAndTheOtherHasNot) {
+  io::MemoryFileSystem fs;
+  auto with = [&](const std::string& dir, const std::string& settings) {
+    Manifest m = build_dataset(fs, dir);
+    m.settings = settings;
+    put(fs, dir + "/manifest.json", m.to_json() + "\n");
+    return Dataset::open(fs, dir);
+  };
+  const Dataset before = with("a", R"({"n":1,"stages":["exact","near","pii"]})");
+  const Dataset after = with("b", R"({"n":2,"stages":["exact","near 2","pii","label"]})");
+  const Dataset turned = with("c", R"({"n":1,"stages":["near","exact","pii"]})");
+  EXPECT_EQ(diff_datasets(before, after, fs).settings,
+            (std::vector<std::string>{"n: 1 -> 2", R"(stages: "near" -> nothing)",
+                                      R"(stages: nothing -> "near 2")", R"(stages: nothing -> "label")"}));
+  EXPECT_EQ(diff_datasets(before, turned, fs).settings,
+            (std::vector<std::string>{R"(stages: ["exact","near","pii"] -> ["near","exact","pii"])"}));
 }
 
 TEST(Manifest, RefusesWhatItDoesNotUnderstand) {

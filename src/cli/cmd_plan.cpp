@@ -101,6 +101,8 @@ void add_plan(CLI::App& app) {
   add_figures(*plan);
   add_plan_validate(*plan);
   add_plan_validate_energy(*plan);
+  add_plan_validate_ops(*plan);
+  add_plan_validate_failures(*plan);
   add_plan_fit(*plan);
   plan->callback([plan, o, explain] {
     if (plan->get_subcommands().empty()) run_plan(*o, *explain);

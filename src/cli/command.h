@@ -36,6 +36,8 @@ void add_plan(CLI::App& app);
 void add_plan_validate(CLI::App& plan);
 void add_plan_fit(CLI::App& plan);
 void add_plan_validate_energy(CLI::App& plan);
+void add_plan_validate_ops(CLI::App& plan);
+void add_plan_validate_failures(CLI::App& plan);
 void add_plan_compare(CLI::App& plan);
 void add_plan_calibrate(CLI::App& plan);
 void add_plan_check(CLI::App& plan);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./dev bench [step|torch|ddp|data]
+# ./dev bench [step|torch|ddp|data|checkpoint]
 #   step    this machine alone: matrix-product peak, then both 124M shapes (stoker bench step)
 #   torch   (default) the same, interleaved with PyTorch from PyPI in a virtual environment of its own, .venv; writes the
 #           table of docs/bench.md. About ten minutes, most of it torch.compile; --quick leaves the compiled peer out.
@@ -8,15 +8,17 @@
 # pip's own configuration applies: an index of CPU builds named there (PIP_EXTRA_INDEX_URL) saves gigabytes.
 #   data    the data factory on two messy Debian packages: stages, signatures, accuracy of the bands, extraction beside
 #           trafilatura, dedup and shards beside datatrove, encoding beside tokenizers and tiktoken (docs/data-factory.md)
+#   checkpoint  what a checkpoint of a 124M model costs, and kill -9, a full disk and damage (scripts/checkpoint_proof.sh)
 #   STOKER_TORCH_PYTHON   a Python that already has torch, used instead of .venv
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 what=torch
-case "${1:-}" in step | torch | ddp | data) what=$1; shift ;; esac
+case "${1:-}" in step | torch | ddp | data | checkpoint) what=$1; shift ;; esac
 if [ "$what" = data ]; then
   exec scripts/bench_data.sh "$@"
 fi
+if [ "$what" = checkpoint ]; then exec scripts/checkpoint_proof.sh; fi
 if [ "$what" = step ]; then
   exec build/stoker bench step "$@"
 fi

@@ -8,6 +8,7 @@
 #include "base/edit_distance.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/median.h"
 #include "base/progress.h"
 #include "base/random.h"
 #include "base/threads.h"
@@ -113,6 +114,15 @@ TEST(Human, Units) {
   EXPECT_EQ(human_bytes(1.5e9), "1.50 GB");
   EXPECT_EQ(human_count(124.4e6), "124.40 M");
   EXPECT_EQ(human_duration(200), "3 m 20 s");
+}
+
+TEST(Median, IsAValueThatOccurred) {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(median({3, 1, 2}), 2);
+  EXPECT_EQ(median({4, 1, 3, 2}), 3) << "the upper of the two in the middle";
+  EXPECT_EQ(median({nan, 7, inf, -inf}), 7);
+  EXPECT_TRUE(std::isnan(median({})));
+  EXPECT_TRUE(std::isnan(median({nan, inf})));
 }
 
 }  // namespace

@@ -130,6 +130,20 @@ std::string Store::directory_for_save(int64_t step) const {
   return io::join(directory_, directory_name(step, revision));
 }
 
+Hash128 Store::weights_hash(const std::string& dir, int writers,
+                            const std::function<void(uint64_t)>& on_read) const {
+  Checkpoint together(*fs_, dir);
+  together.commit_.writers = writers;
+  for (int w = 0; w < writers; ++w) {
+    const std::string path = io::join(dir, index_name(w));
+    together.add_index(parse_index(io::read_text(*fs_, path, uint64_t{1} << 31), path));
+  }
+  together.sort_and_check_coverage();
+  for (const TensorFile& f : together.files_)
+    together.open_files_[f.name] = fs_->open_read(io::join(dir, f.name), io::Access::kSequential);
+  return together.compute_weights_hash(on_read);
+}
+
 Commit Store::commit(const std::string& dir, int64_t step, int writers,
                      const std::vector<std::string>& attachments, std::optional<Hash128> weights_hash,
                      double unix_s) {

@@ -5,6 +5,7 @@
 // (step-00000120-r1): the old one stays until the new is committed Errors        Usage: nothing there. Data:
 // the newest is damaged; the message offers an older one. Storage
 #pragma once
+#include <functional>
 #include <limits>
 
 #include "checkpoint/checkpoint.h"
@@ -40,6 +41,9 @@ class Store {
 
   // For writers. All writers of one save look before any of them commits, so they agree on the directory.
   std::string directory_for_save(int64_t step) const;
+  // Of a save whose files are all durable, before its commit; read from the files. on_read is told bytes and may throw.
+  Hash128 weights_hash(const std::string& checkpoint_directory, int writers,
+                       const std::function<void(uint64_t)>& on_read) const;
   // Called once, when the files of all writers are durable: reads the indices, checks that together they hold
   // every row of every tensor once, and writes the marker. weights_hash: computed from the files when not
   // given.

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/median.h"
 #include "base/progress.h"
 #include "base/random.h"
 #include "base/stop.h"
@@ -416,8 +417,7 @@ double ChaosVerdict::recovery_median(const std::string& kind) const {
   std::vector<double> times;
   for (const FaultRecord& f : faults)
     if (f.recovery_s >= 0 && (kind.empty() || f.kind == kind)) times.push_back(f.recovery_s);
-  std::sort(times.begin(), times.end());
-  return times.empty() ? -1 : times[times.size() / 2];
+  return times.empty() ? -1 : median(times);
 }
 int64_t ChaosVerdict::checkpoints_read() const {
   return std::count_if(faults.begin(), faults.end(),

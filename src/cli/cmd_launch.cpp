@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/progress.h"
 #include "base/stop.h"
 #include "cli/command.h"
 #include "cli/run_files.h"
@@ -77,7 +78,7 @@ int launch(const Flags& flags) {
                                     {"--listen", beyond ? "0.0.0.0" : own, "--advertise", own});
     if (flags.no_tls) {
       plan.coordinator_command.push_back("--no-tls");
-      plan.environment["STOKER_NO_TLS"] = "1";
+      plan.environment.insert_or_assign("STOKER_NO_TLS", std::string(1, '1'));
     }
   }
   // `stoker join` asks the coordinator's run directory what to run.
@@ -85,25 +86,29 @@ int launch(const Flags& flags) {
                         nlohmann::json{{"arguments", flags.command}}.dump() + "\n");
 
   std::unique_ptr<RunView> view;
-  cluster::Launcher launcher(
-      plan, RunView::hooks(view, [](const std::string& line) { fmt::print(stderr, "stoker: {}\n", line); }));
+  cluster::Launcher launcher(plan, RunView::hooks(view, RunView::say));
   launcher.start_coordinator();
   view = std::make_unique<RunView>(net::parse_address(launcher.address()),
-                                   flags.no_tls ? net::Tls::kOff : net::Tls::kAuto, plan.token);
+                                   flags.no_tls ? net::Tls::kOff : net::Tls::kAuto, plan.token, true);
   fmt::print(stderr, "stoker: {} workers, coordinator {}, logs in {}/logs\n", flags.workers,
              launcher.address(), flags.run);
   if (!plan.hosts.empty())
     fmt::print(stderr, "stoker: more workers may come with: stoker join {} --token $(cat {}/token)\n",
                launcher.address(), flags.run);
-  return launcher.run();
+  const double began_s = monotonic_s();
+  const int code = launcher.run();
+  if (code == 0)
+    RunView::say(fmt::format("the run is complete after {}; what each worker said is in {}/logs",
+                             human_duration(monotonic_s() - began_s), flags.run));
+  return code;
 }
 
 }  // namespace
 
-void add_launch(CLI::App& app) {
+void add_launch(Command& app) {
   auto* cmd = app.add_subcommand("launch", "Start and supervise the workers of a run, here or over SSH");
   auto flags = std::make_shared<Flags>();
-  cmd->add_option("-n,--workers", flags->workers, "Workers")->check(CLI::Range(1, 4096));
+  cmd->add_option("-n,--workers", flags->workers, "Workers")->range(1, 4096);
   cmd->add_option("--minimum", flags->minimum, "Pause below this many workers (default 1)");
   cmd->add_option("--hosts", flags->hosts, "Hosts over SSH: a,b:4,user@c:2 (name[:workers])");
   cmd->add_option("--run", flags->run,
@@ -135,7 +140,7 @@ void add_launch(CLI::App& app) {
       "kubectl apply -f -");
   cmd->callback([flags] {
     if (!flags->kubernetes.name.empty()) return print_manifest(*flags);
-    if (const int code = launch(*flags); code != 0) throw CLI::RuntimeError(code);
+    if (const int code = launch(*flags); code != 0) throw ExitWith(code);
   });
 }
 

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/median.h"
 #include "cli/command.h"
 #include "cli/plan_options.h"
 #include "cli/plan_screen.h"
@@ -25,14 +26,6 @@ namespace {
 
 using namespace stoker::plan;
 using nlohmann::json;
-
-double median(std::vector<double> values) {
-  std::erase_if(values, [](double v) { return !std::isfinite(v); });
-  if (values.empty()) return std::nan("");
-  const size_t half = values.size() / 2;
-  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(half), values.end());
-  return values[half];
-}
 
 // The phases that runs record, and the predicted terms that they hold.
 enum class Phase { kCompute, kCommunication, kOptimizer, kOther };
@@ -149,7 +142,7 @@ void check_recipe(const std::string& run, const std::string& path, const PlanOpt
 
 }  // namespace
 
-void add_plan_check(CLI::App& plan) {
+void add_plan_check(Command& plan) {
   auto* cmd = plan.add_subcommand("check", "A plan against a finished or running Stoker run, error by term");
   auto run = std::make_shared<std::string>();
   cmd->add_option("run", *run, "Run directory (holds log.jsonl)")->required()->type_name("RUN");

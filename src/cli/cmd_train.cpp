@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/progress.h"
 #include "base/threads.h"
@@ -19,9 +20,10 @@ namespace {
 
 struct Flags {
   std::string recipe;
-  std::vector<std::string> set;
+  std::vector<std::string> set, kernels;
+  std::optional<int> zero_stage;
+  int64_t workers = 1, rank = 0;
   bool dry_run = false, json = false, quiet = false;
-  int zero_stage = 0;
   std::string transport = "auto";
   double timeout_s = 8;
   int64_t audit_every = 0, until = 0;
@@ -99,12 +101,12 @@ struct DataPlan {
   }
 };
 
-void dry_run(const train::Recipe& r, bool json) {
+void dry_run(const train::Recipe& r, const Flags& f) {
   const DataPlan data(r);
-  const train::MemoryPlan plan = train::memory_plan(r);
+  const train::MemoryPlan plan = train::memory_plan(r, f.workers, f.rank);
   const int64_t per_step = r.global_batch * r.sequence_length;
   const double flops = train_flops_per_token(r.model, r.sequence_length);
-  if (json) {
+  if (f.json) {
     nlohmann::json rows = nlohmann::json::array();
     for (const auto& row : plan.rows) rows.push_back({{"what", row.what}, {"bytes", row.bytes}});
     fmt::print("{}\n", nlohmann::json{{"parameters", parameter_count(r.model)},
@@ -158,7 +160,7 @@ train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
   o.cache_directory = r.data.cache_directory;
   o.cache_bytes = r.data.cache_bytes;
   auto loader = std::make_shared<data::Loader>(fs, eval_path, o);
-  h.evaluate = [loader, rows = r.micro_batch, windows = r.eval_windows](Transformer& model) {
+  h.evaluate = [loader, rows = r.micro_batch, windows = r.eval_windows](Scorer& model) {
     const eval::Score s = eval::evaluate(model, *loader, rows, windows);
     return train::Evaluation{s.loss, s.bits_per_byte, s.targets};
   };
@@ -168,12 +170,11 @@ train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
 void run(const Flags& f) {
   const train::Recipe recipe = train::load_recipe(f.recipe, f.set);
   if (recipe.threads) set_compute_threads(recipe.threads);
-  if (f.dry_run) return dry_run(recipe, f.json);
+  if (f.dry_run) return dry_run(recipe, f);
   const WorkerTeam workers =
       make_worker_team({recipe.run_dir, recipe.virtual_ranks, f.transport, f.timeout_s});
   train::TrainerHooks h = hooks(recipe, f);
   h.team = workers.team.get();
-  h.zero_stage = f.zero_stage;
   h.timeout_s = f.timeout_s;
   h.audit_every = f.audit_every;
   h.until = f.until;
@@ -215,38 +216,42 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void add_train(CLI::App& app) {
+void add_train(Command& app) {
   auto* cmd =
       app.add_subcommand("train", "Train a model by a recipe; the same command continues an interrupted run");
   auto f = std::make_shared<Flags>();
   cmd->add_option("recipe", f->recipe, "The run as TOML (docs/recipe.md)")->required();
-  cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")
-      ->take_all()
-      ->allow_extra_args(false);
-  cmd->add_option_function<std::string>(
-      "--kernel", [f](const std::string& k) { f->set.push_back("train.kernels=\"" + k + "\""); },
-      "Force candidates: op=candidate,... (part of the run's identity)");
+  cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")->one_each();
+  cmd->add_option("--kernel", f->kernels, "Force candidates: op=candidate,... (part of the run's identity)");
   cmd->add_flag("--dry-run", f->dry_run,
                 "Print parameters, memory, steps and what is taken of which data; allocate nothing");
+  cmd->add_option("--workers", f->workers,
+                  "With --dry-run: memory of one worker when there are so many (default 1)");
+  cmd->add_option("--rank", f->rank, "With --dry-run: of which worker (default 0)");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
-  cmd->add_option("--zero", f->zero_stage, "With several workers: 1 shards the optimizer state (default 0)")
-      ->check(CLI::Range(0, 1));
-  cmd->add_option("--transport", f->transport, "With several workers: auto, shm or gloo");
+  cmd->add_option(
+      "--zero", f->zero_stage,
+      "With several workers: what they shard between them, as layout.zero_stage (docs/recipe.md)");
+  cmd->add_option("--transport", f->transport, "With several workers: auto, shm, tcp or gloo");
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")
-      ->check(CLI::Range(0.5, 3600.0));
+      ->range(0.5, 3600.0);
   cmd->add_option(
          "--audit", f->audit_every,
          "With several workers: every so many batches each computes its neighbour's gradients again and "
          "compares the bits (default 0: never; 100 costs one percent)")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+      ->range(int64_t{0}, int64_t{1} << 40);
   cmd->add_option("--until", f->until, "Stop and save after this step; the schedule stays that of all steps")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      ->range(int64_t{1}, int64_t{1} << 40);
   cmd->add_flag("--quiet", f->quiet, "No progress on stderr");
   cmd->footer(
       "Examples:\n  stoker train recipes/demo.toml\n  stoker train recipes/demo.toml --dry-run\n"
       "  stoker train recipes/demo.toml --set train.steps=100 --set optimizer.learning_rate=1e-3");
-  cmd->callback([f] { run(*f); });
+  cmd->callback([f] {
+    for (const auto& k : f->kernels) f->set.push_back("train.kernels=\"" + k + "\"");
+    if (f->zero_stage) f->set.push_back(fmt::format("layout.zero_stage={}", *f->zero_stage));
+    run(*f);
+  });
 }
 
 }  // namespace stoker::cli

@@ -14,8 +14,8 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "io/file_system.h"
-#include "ops/linear.h"
 #include "tensor/buffer.h"
+#include "train/peak.h"
 
 namespace stoker::cli {
 namespace {
@@ -119,31 +119,6 @@ double triad_bytes_per_s() {
   return best;
 }
 
-double product_flops(Dtype dtype) {
-  ops::Context context;
-  double best = 0;
-  for (const int64_t n : {1024, 2048}) {
-    const Buffer memory(static_cast<size_t>(3 * n * n) * dtype_size(dtype));
-    const auto at = [&](int64_t i) {
-      return TensorView{
-          static_cast<std::byte*>(memory.data()) + static_cast<size_t>(i * n * n) * dtype_size(dtype),
-          {n, n},
-          dtype,
-          {}};
-    };
-    const ops::LinearForward args{at(0), at(1), {}, at(2)};
-    ops::linear_forward(context, args);
-    const double until = monotonic_s() + 0.3;
-    for (int pass = 0; pass < 2 || monotonic_s() < until; ++pass) {
-      const double begin = monotonic_s();
-      ops::linear_forward(context, args);
-      const double m = static_cast<double>(n);
-      best = std::max(best, 2 * m * m * m / (monotonic_s() - begin));
-    }
-  }
-  return best;
-}
-
 void measure_disk(const std::string& directory, Speeds& s) {
   io::FileSystem& fs = io::real_file_system();
   constexpr size_t kChunk = size_t{4} << 20, kChunks = 32;
@@ -213,8 +188,9 @@ Machine look() {
 Speeds measure(const std::string& directory) {
   Speeds s;
   s.memory_bytes_per_s = triad_bytes_per_s();
-  s.fp32_flops = product_flops(Dtype::kF32);
-  s.bf16_flops = product_flops(Dtype::kBf16);
+  ops::Context context;  // the ceiling that training measures itself against
+  s.fp32_flops = train::measure_peak(context, Precision::kFp32, 1.2);
+  s.bf16_flops = train::measure_peak(context, Precision::kBf16, 1.2);
   measure_disk(directory, s);
   return s;
 }

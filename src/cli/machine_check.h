@@ -1,6 +1,6 @@
 // cli/machine_check.h
 // What this machine is, what of it this process may use, and how fast it is: measured, not read from a data sheet.
-// Cost          look(): milliseconds. measure(): about three seconds and a file of 128 MB in `directory`, removed again
+// Cost          look(): milliseconds. measure(): about four seconds and a file of 128 MB in `directory`, removed again
 // Errors        none: what cannot be had stays empty; the disk that cannot be written is a warning
 #pragma once
 #include <cstdint>

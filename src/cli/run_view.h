@@ -1,7 +1,10 @@
 // cli/run_view.h
 // What a launcher knows of its run: asked from the coordinator a few times a second, and kept while it is away.
+// One that narrates also tells it on stderr: what happened to the workers as lines, and where the run is as a line
+// that stays (on a terminal) or comes once a minute (elsewhere; never with STOKER_PROGRESS=0).
 #pragma once
-#include <limits>
+#include <deque>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -13,7 +16,8 @@ namespace stoker::cli {
 
 class RunView {
  public:
-  RunView(const net::Address& address, net::Tls tls, const std::string& token);
+  RunView(const net::Address& address, net::Tls tls, const std::string& token, bool narrate = false);
+  ~RunView();
   std::vector<std::string> fenced();
   bool finished();
   const nlohmann::json& status();  // workers; no events
@@ -24,12 +28,24 @@ class RunView {
   // The hooks of a launcher that is wired to this view; `say` prints a line.
   static cluster::LaunchHooks hooks(std::unique_ptr<RunView>& view,
                                     std::function<void(const std::string&)> say);
+  static void say(const std::string& line);  // "stoker: line", over the line that stays
 
  private:
   void refresh();
+  void tell_events();
+  void tell_progress();
   elastic::CoordinatorClient client_;
   nlohmann::json status_ = {{"workers", nlohmann::json::array()}};
   double next_s_ = 0;
+  const bool narrate_, terminal_;
+  int64_t seen_;                               // events up to this number are told
+  std::map<std::string, double> slow_told_s_;  // by worker
+  struct Mark {
+    double at_s;
+    int64_t step;
+  };
+  std::deque<Mark> marks_;  // of the last seconds: steps per second
+  double next_line_s_ = 0;
 };
 
 }  // namespace stoker::cli

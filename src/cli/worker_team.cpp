@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <thread>
@@ -9,6 +10,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/stop.h"
+#include "base/threads.h"
 #include "cli/run_files.h"
 #include "cluster/place.h"
 #include "io/file_system.h"
@@ -99,6 +101,15 @@ WorkerTeam make_worker_team(const WorkerTeamOptions& options) {
   config.timeout_s = options.timeout_s;
   config.chaos = std::getenv("STOKER_CHAOS") != nullptr;
   out.team = std::make_unique<train::Team>(std::move(config), options.virtual_ranks);
+  const int processors = static_cast<int>(std::thread::hardware_concurrency());
+  if (place.local_rank == 0 && place.local_workers > 1 &&
+      place.local_workers * compute_threads() > processors)
+    out.team->note(
+        "threads",
+        fmt::format("{} workers with {} compute threads each share {} processors and wait for one another; "
+                    "set train.threads = {} (it is part of a run's bits)",
+                    place.local_workers, compute_threads(), processors,
+                    std::max(1, processors / place.local_workers)));
   return out;
 }
 

@@ -58,6 +58,16 @@ TEST(Place, ContradictionsAreRefused) {
   EXPECT_THROW(find_place(fake({{"STOKER_COORDINATOR", "a:1"}})), Error);
 }
 
+TEST(Place, ALaunchedWorkerKnowsHowManyShareItsHost) {
+  const Place p = find_place(fake({{"STOKER_COORDINATOR", "a:1"},
+                                   {"STOKER_WORKER", "w5.0"},
+                                   {"STOKER_LOCAL_RANK", "1"},
+                                   {"STOKER_LOCAL_WORKERS", "4"}}));
+  EXPECT_EQ(p.starter, Starter::kLaunch);
+  EXPECT_EQ(p.local_rank, 1);
+  EXPECT_EQ(p.local_workers, 4);
+}
+
 TEST(Place, OneTaskOrNothingIsASingleProcess) {
   EXPECT_EQ(find_place(fake({})).starter, Starter::kNone);
   EXPECT_EQ(find_place(fake({{"SLURM_PROCID", "0"}, {"SLURM_STEP_ID", "0"}, {"SLURM_NTASKS", "1"}})).starter,

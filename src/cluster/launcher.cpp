@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -126,6 +127,14 @@ void Launcher::start_worker(Slot& slot) {
   slot.worker = fmt::format("w{}.{}", index, slot.incarnation++);
   std::map<std::string, std::string> environment{
       {"STOKER_COORDINATOR", address_}, {"STOKER_WORKER", slot.worker}, {"STOKER_RUN_DIR", plan_.run_dir}};
+  const auto here = [&](const Slot& s) { return s.host == slot.host; };
+  const auto sharing = std::count_if(slots_.begin(), slots_.end(), here);
+  environment["STOKER_LOCAL_WORKERS"] = std::to_string(sharing);
+  environment["STOKER_LOCAL_RANK"] =
+      std::to_string(std::count_if(slots_.begin(), slots_.begin() + static_cast<ptrdiff_t>(index), here));
+  // Compute threads that spin at a barrier keep the processor from those that all of them wait for: 4 workers with 2
+  // threads on 2 processors made 60 steps in 14.5 s, and in 2.5 s with this.
+  if (sharing > 1 && std::getenv("OMP_WAIT_POLICY") == nullptr) environment["OMP_WAIT_POLICY"] = "passive";
   environment.insert(plan_.environment.begin(), plan_.environment.end());
   ProcessSpec spec{slot.worker, plan_.worker_command, environment,
                    fmt::format("{}/logs/{}.log", plan_.run_dir, slot.worker), ""};
@@ -150,6 +159,16 @@ std::vector<std::string> Launcher::workers() const {
   return out;
 }
 
+namespace {
+std::string last_line(const std::string& path) {
+  std::ifstream in(path);
+  std::string line, last = "(nothing)";
+  while (std::getline(in, line))
+    if (line.find_first_not_of(" \r") != line.npos) last = line.substr(line.rfind('\r') + 1);
+  return last;
+}
+}  // namespace
+
 void Launcher::handle(const ProcessExit& exit) {
   if (exit.name == kCoordinator) {
     if (stopping_ || hooks_.run_finished()) return;
@@ -170,8 +189,9 @@ void Launcher::handle(const ProcessExit& exit) {
     // Workers that were told to stop may be seen before the one that made them: its reason is the run's.
     if (exit_code_ == 0 || exit_code_ == stoker::exit_code(ErrorKind::kCancelled)) {
       exit_code_ = exit.exit_code;
-      hooks_.say(fmt::format("{} ended with exit code {}: the run ends; its reason is in {}/logs/{}.log",
-                             exit.name, exit.exit_code, plan_.run_dir, exit.name));
+      hooks_.say(fmt::format("{} ended with exit code {}: the run ends. {}/logs/{}.log ends with: {}",
+                             exit.name, exit.exit_code, plan_.run_dir, exit.name,
+                             last_line(fmt::format("{}/logs/{}.log", plan_.run_dir, exit.name))));
     }
     slot->done = true;
     if (!stopping_) hooks_.stop(fmt::format("{} ended with exit code {}", exit.name, exit.exit_code));

@@ -109,6 +109,8 @@ Place find_place(const Environment& environment) {
   place.token_file = env.text("STOKER_TOKEN_FILE");
   place.run_dir = env.text("STOKER_RUN_DIR");
   place.worker = env.text("STOKER_WORKER");
+  place.local_rank = env.count("STOKER_LOCAL_RANK").value_or(0);
+  place.local_workers = env.count("STOKER_LOCAL_WORKERS").value_or(1);
   if (const auto index = environment("JOB_COMPLETION_INDEX");
       index && !place.coordinator.empty() && place.worker.empty()) {
     place.starter = Starter::kKubernetes;

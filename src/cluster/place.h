@@ -1,6 +1,7 @@
 // cluster/place.h
 // How a worker finds out where it is, from what its starter put into the environment. In this order:
-//   stoker launch   STOKER_COORDINATOR, STOKER_WORKER, STOKER_TOKEN or STOKER_TOKEN_FILE, STOKER_RUN_DIR
+//   stoker launch   STOKER_COORDINATOR, STOKER_WORKER, STOKER_TOKEN or STOKER_TOKEN_FILE, STOKER_RUN_DIR,
+//                   STOKER_LOCAL_RANK, STOKER_LOCAL_WORKERS
 //   Slurm step      SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID, SLURM_JOB_ID, SLURM_STEP_ID, SLURMD_NODENAME, SLURM_STEP_NODELIST,
 //                   SLURM_RESTART_COUNT (absent on the first run); PMIX_RANK must agree when it is there
 //   Kubernetes      JOB_COMPLETION_INDEX with STOKER_COORDINATOR and STOKER_WORKERS
@@ -26,6 +27,7 @@ struct Place {
   std::string node;
   int rank = 0, size = 1;  // as started; the coordinator gives the real ranks
   int local_rank = 0;
+  int local_workers = 1;  // started on this host, as far as the starter said
   int restart = 0;
 };
 

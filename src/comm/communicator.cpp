@@ -12,16 +12,51 @@ namespace {
 
 constexpr size_t kChunk = size_t{1} << 20;
 
+// Some ranks of a transport, numbered anew. Errors keep the numbers of the whole.
+class SubTransport final : public Transport {
+ public:
+  SubTransport(Transport& whole, std::vector<int> ranks) : whole_(whole), ranks_(std::move(ranks)) {
+    const auto mine = std::find(ranks_.begin(), ranks_.end(), whole.rank());
+    if (mine == ranks_.end())
+      fail(ErrorKind::kUsage, "subgroup: rank {} is not one of its {} ranks", whole.rank(), ranks_.size());
+    rank_ = static_cast<int>(mine - ranks_.begin());
+  }
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(ranks_.size()); }
+  const PeerInfo& peer(int r) const override { return whole_.peer(at(r)); }
+  std::string name() const override { return whole_.name(); }
+  Ticket send(int to, uint64_t tag, const void* data, size_t bytes) override {
+    return whole_.send(at(to), tag, data, bytes);
+  }
+  Ticket receive(int from, uint64_t tag, void* data, size_t bytes) override {
+    return whole_.receive(at(from), tag, data, bytes);
+  }
+  void wait(const Ticket& ticket, double deadline_s) override { whole_.wait(ticket, deadline_s); }
+  void progress() override { whole_.progress(); }
+  void abort(const std::string& why) override { whole_.abort(why); }
+  Pacing pacing() const override { return whole_.pacing(); }
+
+ private:
+  int at(int r) const { return ranks_.at(static_cast<size_t>(r)); }
+  Transport& whole_;
+  std::vector<int> ranks_;
+  int rank_ = 0;
+};
+
 class TransportCommunicator final : public Communicator {
  public:
+  // salt: keeps the tags of groups that share connections apart.
   TransportCommunicator(std::unique_ptr<Transport> transport, uint64_t generation, double timeout_s,
-                        FlightRecorder* recorder)
+                        FlightRecorder* recorder, uint64_t salt = 0)
       : transport_(std::move(transport)),
         generation_(generation),
         timeout_s_(timeout_s),
         own_(recorder == nullptr ? std::make_unique<FlightRecorder>() : nullptr),
-        recorder_(recorder == nullptr ? *own_ : *recorder) {
-    recorder_.place(rank(), generation);
+        recorder_(recorder == nullptr ? *own_ : *recorder),
+        salt_(salt),
+        posted_sends_(static_cast<size_t>(transport_->size()), 0),
+        posted_receives_(static_cast<size_t>(transport_->size()), 0) {
+    if (salt_ == 0) recorder_.place(rank(), generation);
   }
 
   int rank() const override { return transport_->rank(); }
@@ -127,6 +162,42 @@ class TransportCommunicator final : public Communicator {
     });
   }
 
+  Ticket post_send(std::span<const std::byte> data, int to) override {
+    if (broken_) throw *broken_;
+    wire_.bytes_sent += data.size();
+    return guarded("send", data.size(), 0, [&] {
+      return transport_->send(to, kPosted | salt_ << 56 | posted_sends_.at(static_cast<size_t>(to))++,
+                              data.data(), data.size());
+    });
+  }
+  Ticket post_receive(std::span<std::byte> data, int from) override {
+    if (broken_) throw *broken_;
+    return guarded("receive", data.size(), 0, [&] {
+      return transport_->receive(from,
+                                 kPosted | salt_ << 56 | posted_receives_.at(static_cast<size_t>(from))++,
+                                 data.data(), data.size());
+    });
+  }
+  void await(const Ticket& ticket, double timeout_s) override {
+    if (broken_) throw *broken_;
+    recorder_.begin(sequence_, "await", 0);
+    recorder_.waiting_on(ticket->peer);
+    guarded("await", 0, 0,
+            [&] { transport_->wait(ticket, monotonic_s() + (timeout_s > 0 ? timeout_s : timeout_s_)); });
+    recorder_.end(CallState::kDone);
+  }
+  void poll() override {
+    if (!broken_) guarded("poll", 0, 0, [&] { transport_->progress(); });
+  }
+
+  std::unique_ptr<Communicator> subgroup(std::vector<int> ranks) override {
+    uint64_t salt = 1;
+    for (const int r : ranks) salt = salt * 31 + static_cast<uint64_t>(r) + 7;
+    return std::make_unique<TransportCommunicator>(
+        std::make_unique<SubTransport>(*transport_, std::move(ranks)), generation_, timeout_s_, &recorder_,
+        salt % 127 + 1);
+  }
+
   void tree_all_reduce(std::span<float* const> partials, size_t elements, std::span<const LeafSpan> spans,
                        float* out, std::span<const size_t> cuts, double timeout_s) override {
     TreeExchange exchange(partials, elements, spans, cuts, rank());
@@ -164,40 +235,54 @@ class TransportCommunicator final : public Communicator {
     }
   }
 
+  // Runs one step of a call; a failure of the transport becomes this communicator's last word.
   template <typename Body>
-  void run(std::string_view name, uint64_t bytes, double timeout_s, const Body& body, int64_t pair = -1) {
-    if (broken_) throw *broken_;
+  auto guarded(std::string_view name, uint64_t bytes, uint64_t number, const Body& body) -> decltype(body()) {
     const double started = monotonic_s();
-    // Point-to-point calls are not seen by all ranks: they do not count towards the number that must agree.
-    if (pair < 0) ++sequence_;
-    wire_.open(*transport_, recorder_, pair < 0 ? sequence_ : 0,
-               started + (timeout_s > 0 ? timeout_s : timeout_s_));
-    recorder_.begin(sequence_, name, bytes);
+    struct Clock {
+      double& total;
+      double started;
+      ~Clock() { total += monotonic_s() - started; }
+    } clock{busy_s_, started};
     try {
-      body();
-      wire_.close();
-      recorder_.end(CallState::kDone);
+      return body();
     } catch (const PeerError& e) {
-      wire_.close();
       recorder_.end(CallState::kFailed, e.peer());
       broken_ = PeerError(e.peer(),
                           fmt::format("{} #{} of {} bytes failed on {} in generation {} after {:.2f} s: {}",
-                                      name, sequence_, bytes, describe(transport_->peer(rank())), generation_,
+                                      name, number, bytes, describe(transport_->peer(rank())), generation_,
                                       monotonic_s() - started, e.what()),
                           e.ended());
       // Whoever waits for this rank now learns it at once instead of at its own deadline.
       transport_->abort(broken_->what());
-      busy_s_ += monotonic_s() - started;
       throw *broken_;
     }
-    busy_s_ += monotonic_s() - started;
   }
 
+  template <typename Body>
+  void run(std::string_view name, uint64_t bytes, double timeout_s, const Body& body, int64_t pair = -1) {
+    if (broken_) throw *broken_;
+    // Point-to-point calls are not seen by all ranks: they do not count towards the number that must agree.
+    if (pair < 0) ++sequence_;
+    wire_.open(*transport_, recorder_, salt_ << 32 | (pair < 0 ? sequence_ : 0),
+               monotonic_s() + (timeout_s > 0 ? timeout_s : timeout_s_));
+    recorder_.begin(sequence_, name, bytes);
+    struct Close {
+      Wire& wire;
+      ~Close() { wire.close(); }
+    } close{wire_};
+    guarded(name, bytes, sequence_, body);
+    recorder_.end(CallState::kDone);
+  }
+
+  static constexpr uint64_t kPosted = uint64_t{1} << 63;
   std::unique_ptr<Transport> transport_;
   uint64_t generation_;
   double timeout_s_;
   std::unique_ptr<FlightRecorder> own_;
   FlightRecorder& recorder_;
+  uint64_t salt_;  // 1 .. 127; 0: the whole group
+  std::vector<uint64_t> posted_sends_, posted_receives_;
   Wire wire_;
   uint64_t sequence_ = 0;
   double busy_s_ = 0;

@@ -62,6 +62,19 @@ class Communicator {
   virtual void exchange(std::span<const std::byte> out, int to, std::span<std::byte> in, int from,
                         double timeout_s = 0) = 0;
 
+  // Beside the collectives: messages that both ends start in the same order per direction, each waited for where its
+  // data is needed. The memory belongs to the message until await() returns. They move whenever this rank waits for
+  // anything, and in poll(), which computing code may call now and then and which never waits.
+  virtual Ticket post_send(std::span<const std::byte> data, int to) = 0;
+  virtual Ticket post_receive(std::span<std::byte> data, int from) = 0;
+  virtual void await(const Ticket& ticket, double timeout_s = 0) = 0;
+  virtual void poll() = 0;
+
+  // A communicator of some ranks of this one, in the order given (this rank among them), over the same connections;
+  // must not outlive it. Errors name peers by this one's ranks. Every member makes its subgroups in any order, but calls
+  // on groups that share two ranks must come in the same order on both.
+  virtual std::unique_ptr<Communicator> subgroup(std::vector<int> ranks) = 0;
+
   // Sums V leaves held by the ranks as spans[r] (contiguous, in order). partials: this rank's complete
   // subtrees, each `elements` floats (TreeAccumulator::partials). all_reduce: out has `elements` floats on
   // every rank (may be partials[0]). cuts: size()+1 offsets, which rank owns what; empty: shard_of. reduce_scatter: out has shard_of(elements, size, rank).size() floats.

@@ -135,7 +135,7 @@ class RingTransport final : public Transport {
     int idle = 0;
     while (!t.finished) {
       const uint32_t seen = mine().doorbell.load(std::memory_order_seq_cst);
-      if (progress()) {
+      if (move()) {
         idle = 0;
         continue;
       }
@@ -155,6 +155,8 @@ class RingTransport final : public Transport {
       mine().sleeping.store(0, std::memory_order_relaxed);
     }
   }
+
+  void progress() override { move(); }
 
   void abort(const std::string& why) override {
     {
@@ -234,7 +236,7 @@ class RingTransport final : public Transport {
     return moved;
   }
 
-  bool progress() {
+  bool move() {
     bool moved = false;
     for (int p = 0; p < size(); ++p) {
       if (p == rank()) continue;
@@ -250,7 +252,7 @@ class RingTransport final : public Transport {
     throw PeerError(-1, abort_why_);
   }
 
-  // A peer that closed may have sent everything we wait for already: progress() has run dry before we come
+  // A peer that closed may have sent everything we wait for already: move() has run dry before we come
   // here. The one to name is a process that ended, whoever we waited for; else whom the closed peer blames.
   void check_peer(int waited_for) {
     const auto closed = [&](int p) {
@@ -259,7 +261,7 @@ class RingTransport final : public Transport {
     };
     const bool is_gone = group_.gone(waited_for), is_closed = closed(waited_for);
     if (!is_gone && !is_closed) return;
-    if (progress()) return;
+    if (move()) return;
     if (is_gone) give_up(waited_for, "has ended", true);
     for (int p = 0; p < size(); ++p)
       if (p != rank() && p != waited_for && group_.gone(p)) give_up(p, "has ended", true);
@@ -358,7 +360,7 @@ std::unique_ptr<Mapping> create_segment(const std::string& name, const ShmGroup&
   // fallocate instead of ftruncate: a full /dev/shm fails here and not as SIGBUS in the middle of a step.
   if (const int e = posix_fallocate(fd.fd, 0, static_cast<off_t>(bytes)); e != 0) {
     shm_unlink(name.c_str());
-    fail(ErrorKind::kDevice, "cannot reserve {} bytes in /dev/shm: {}. Enlarge it or use --transport gloo.",
+    fail(ErrorKind::kDevice, "cannot reserve {} bytes in /dev/shm: {}. Enlarge it or use --transport tcp.",
          bytes, std::generic_category().message(e));
   }
   auto map = std::make_unique<Mapping>(fd.fd, bytes);

@@ -11,6 +11,7 @@
 
 #include "base/embedded_file.h"
 #include "base/error.h"
+#include "base/median.h"
 #include "base/progress.h"
 #include "dash/terminal_plot.h"
 #include "io/atomic_write.h"
@@ -40,14 +41,6 @@ double mean(std::span<const double> values) {
   for (const double v : values)
     if (std::isfinite(v)) sum += v, ++n;
   return n ? sum / static_cast<double>(n) : kAbsent;
-}
-
-double median(std::vector<double> values) {
-  std::erase_if(values, [](double v) { return !std::isfinite(v); });
-  if (values.empty()) return kAbsent;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 std::vector<double> column(const RunLog& log, double StepPoint::*field) {

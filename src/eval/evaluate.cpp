@@ -7,7 +7,7 @@
 
 namespace stoker::eval {
 
-Score evaluate(Transformer& model, const data::Loader& loader, int64_t rows, int64_t windows,
+Score evaluate(Scorer& model, const data::Loader& loader, int64_t rows, int64_t windows,
                const std::function<void(uint64_t)>& on_tokens) {
   const uint64_t all = loader.samples_per_epoch(), step = static_cast<uint64_t>(rows);
   const bool whole = windows <= 0 || static_cast<uint64_t>(windows) >= all;

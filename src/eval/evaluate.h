@@ -18,7 +18,7 @@ struct Score {
 };
 
 // The loader must be sequential and of the model's length; batches have `rows` windows, as the Transformer was built for.
-Score evaluate(Transformer& model, const data::Loader& loader, int64_t rows, int64_t windows,
+Score evaluate(Scorer& model, const data::Loader& loader, int64_t rows, int64_t windows,
                const std::function<void(uint64_t)>& on_tokens = {});
 
 }  // namespace stoker::eval

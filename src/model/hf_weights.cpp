@@ -58,7 +58,12 @@ std::vector<int64_t> hf_shape(const ParameterRow& row) {
 }
 
 void load_hf_weights(const io::SafetensorsSet& files, nn::ParameterStore& store) {
-  std::set<std::string_view> used;
+  std::set<std::string, std::less<>> used;  // by the whole model, whatever part of it this store holds
+  for (const ParameterRow& row : parameter_table(store.spec())) {
+    std::string_view name = row.name;
+    if (!files.find(name) && name.starts_with("transformer.")) name = name.substr(sizeof("transformer.") - 1);
+    used.emplace(name);
+  }
   for (const nn::Parameter& p : store.parameters()) {
     std::string_view name = p.row.name;
     const auto* found = files.find(name);
@@ -67,7 +72,6 @@ void load_hf_weights(const io::SafetensorsSet& files, nn::ParameterStore& store)
     if (!found)
       fail(ErrorKind::kData, "{} has no tensor {}: it does not hold the model that config.json describes",
            files.path(), p.row.name);
-    used.insert(found->tensor->name);
     if (found->tensor->shape != hf_shape(p.row))
       fail(ErrorKind::kData, "{}: tensor {} has shape {}, config.json asks for {}", files.path(), name,
            to_string(Shape(std::span<const int64_t>(found->tensor->shape))),

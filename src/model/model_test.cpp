@@ -104,6 +104,7 @@ Gradients our_gradients(Golden& g, Precision precision, Recompute recompute) {
   store.zero_grads();
   const double count = static_cast<double>(g.rows * (g.length - 1));
   Gradients out{model.forward_backward(g.batch(), static_cast<float>(1 / count)) / count, {}};
+  model.finish_gradients();
   for (nn::Parameter p : store.parameters()) {
     p.weight.value = p.weight.grad;
     const auto bytes = hf_tensor_bytes(p, Dtype::kF32);

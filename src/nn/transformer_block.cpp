@@ -1,6 +1,7 @@
 #include "nn/transformer_block.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "ops/activation.h"
 #include "ops/attention.h"
@@ -55,7 +56,8 @@ bool layer_norm(const ModelSpec& s) { return s.norm == NormKind::kLayerNorm; }
 
 }  // namespace
 
-std::vector<BlockSaved> take_saved(Arena& arena, const ModelSpec& s, const BlockShape& b) {
+std::vector<std::vector<BlockSaved>> take_saved(Arena& arena, const ModelSpec& s, const BlockShape& b,
+                                                int64_t layers, int slots) {
   const Sizes n(s, b);
   const auto matrix = [&](int64_t width) { return arena.take({n.tokens, width}, b.dtype); };
   const auto column = [&](int64_t width) { return arena.take({n.tokens * width}, Dtype::kF32); };
@@ -81,15 +83,22 @@ std::vector<BlockSaved> take_saved(Arena& arena, const ModelSpec& s, const Block
   if (full || selective) take_cheap(shared);
   if (full) take_rest(shared);
   if (!b.training) shared.x1 = matrix(n.hidden);
-  std::vector<BlockSaved> saved;
-  for (int64_t l = 0; l < s.layers; ++l) {
-    BlockSaved v = shared;
-    if (b.training) v.x1 = matrix(n.hidden);
-    if (!full && !selective) take_cheap(v);
-    if (!full) take_rest(v);
-    saved.push_back(v);
-  }
+  std::vector<std::vector<BlockSaved>> saved(static_cast<size_t>(slots));
+  for (auto& slot : saved)
+    for (int64_t l = 0; l < layers; ++l) {
+      BlockSaved v = shared;
+      if (b.training) v.x1 = matrix(n.hidden);
+      if (!full && !selective) take_cheap(v);
+      if (!full) take_rest(v);
+      slot.push_back(v);
+    }
   return saved;
+}
+
+BlockStash take_stash(Arena& arena, const ModelSpec& s, const BlockShape& b) {
+  const Sizes n(s, b);
+  return {arena.take({n.tokens, n.hidden}, b.dtype), arena.take({n.tokens, n.hidden}, b.dtype),
+          arena.take({b.rows, b.length, s.heads + 2 * s.kv_heads, s.head_dim}, b.dtype)};
 }
 
 BlockScratch take_scratch(Arena& arena, const ModelSpec& s, const BlockShape& b) {
@@ -110,13 +119,17 @@ void linear(ops::Context& context, const Weight& weight, const Weight& bias, Ten
                                 y.reshaped({rows, weight.value.shape[0]})});
 }
 
-void linear_backward(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x,
-                     TensorView dy, TensorView dx) {
+void linear_backward_input(ops::Context& context, const Weight& weight, TensorView dy, TensorView dx) {
   const int64_t rows = dy.count() / weight.value.shape[0];
-  const TensorView dy2 = dy.reshaped({rows, weight.value.shape[0]});
-  ops::linear_backward_input(context, {dy2, weight.compute, dx.reshaped({rows, weight.value.shape[1]})});
-  ops::linear_backward_weight(context,
-                              {dy2, x.reshaped({rows, weight.value.shape[1]}), weight.grad, bias.grad});
+  ops::linear_backward_input(context, {dy.reshaped({rows, weight.value.shape[0]}), weight.compute,
+                                       dx.reshaped({rows, weight.value.shape[1]})});
+}
+
+void linear_backward_weight(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x,
+                            TensorView dy) {
+  const int64_t rows = dy.count() / weight.value.shape[0];
+  ops::linear_backward_weight(context, {dy.reshaped({rows, weight.value.shape[0]}),
+                                        x.reshaped({rows, weight.value.shape[1]}), weight.grad, bias.grad});
 }
 
 void TransformerBlock::norm(ops::Context& context, const Weight& gain, const Weight& bias, TensorView x,
@@ -175,32 +188,51 @@ void TransformerBlock::forward(ops::Context& context, TensorView x, TensorView d
 }
 
 void TransformerBlock::backward(ops::Context& context, TensorView g, const BlockPlace& place,
-                                const BlockSaved& v, const BlockScratch& s) const {
+                                const BlockSaved& v, const BlockScratch& s, const BlockStash& stash) const {
+  STOKER_CHECK(!stash || shape_.recompute == Recompute::kNone, "recomputed tensors do not outlive backward");
   if (shape_.recompute == Recompute::kFull) {
     forward(context, v.x1, {}, place, v, s);
   } else if (shape_.recompute == Recompute::kSelective) {
     norm(context, w_.norm2, w_.norm2_bias, v.x2, {}, {}, v.y2, v.rstd2, v.mean2);
     activate(context, v);
   }
+  const auto weights = [&](const Weight& weight, const Weight& bias, TensorView x, TensorView dy,
+                           TensorView keep) {
+    if (!stash) linear_backward_weight(context, weight, bias, x, dy);
+    else if (keep) std::memcpy(keep.data, dy.data, dy.bytes());
+  };
   const auto form =
       spec_.activation == ActivationKind::kSwiGlu ? ops::ActivationForm::kSwiGlu : ops::ActivationForm::kGelu;
-  linear_backward(context, w_.down, w_.down_bias, v.active, g, s.dactive);
+  linear_backward_input(context, w_.down, g, s.dactive);
+  weights(w_.down, w_.down_bias, v.active, g, stash.g_down);
   ops::activation_backward(context, {form, v.up, s.dactive, v.up});
-  linear_backward(context, w_.up, w_.up_bias, v.y2, v.up, s.dy);
+  linear_backward_input(context, w_.up, v.up, s.dy);
+  weights(w_.up, w_.up_bias, v.y2, v.up, {});  // v.up stays
   norm_backward(context, w_.norm2, w_.norm2_bias, v.x2, v.rstd2, v.mean2, s.dy, g);
 
-  linear_backward(context, w_.out, w_.out_bias, v.attended, g, s.dattended);
+  linear_backward_input(context, w_.out, g, s.dattended);
+  weights(w_.out, w_.out_bias, v.attended, g, stash.g_out);
+  const TensorView dqkv = stash ? stash.dqkv : s.dqkv;
   const float scale = 1 / std::sqrt(static_cast<float>(spec_.head_dim));
-  ops::attention_backward(context, {v.qkv, place.document_start, v.attended, v.lse, s.dattended, s.dqkv,
+  ops::attention_backward(context, {v.qkv, place.document_start, v.attended, v.lse, s.dattended, dqkv,
                                     spec_.heads, spec_.kv_heads, spec_.sliding_window, scale});
   if (place.rope_table)
-    ops::rope_backward(
-        context, {s.dqkv, place.positions, place.rope_table, spec_.heads, spec_.kv_heads, w_.q_gain.value,
-                  w_.k_gain.value, v.raw, v.qk_rstd, w_.q_gain.grad, w_.k_gain.grad});
+    ops::rope_backward(context,
+                       {dqkv, place.positions, place.rope_table, spec_.heads, spec_.kv_heads, w_.q_gain.value,
+                        w_.k_gain.value, v.raw, v.qk_rstd, w_.q_gain.grad, w_.k_gain.grad});
   if (shape_.recompute == Recompute::kSelective)
     norm(context, w_.norm1, w_.norm1_bias, v.x1, {}, {}, v.y1, v.rstd1, v.mean1);
-  linear_backward(context, w_.qkv, w_.qkv_bias, v.y1, s.dqkv, s.dy);
+  linear_backward_input(context, w_.qkv, dqkv, s.dy);
+  weights(w_.qkv, w_.qkv_bias, v.y1, dqkv, {});  // already in the stash
   norm_backward(context, w_.norm1, w_.norm1_bias, v.x1, v.rstd1, v.mean1, s.dy, g);
+}
+
+void TransformerBlock::backward_weights(ops::Context& context, const BlockSaved& v,
+                                        const BlockStash& stash) const {
+  linear_backward_weight(context, w_.down, w_.down_bias, v.active, stash.g_down);
+  linear_backward_weight(context, w_.up, w_.up_bias, v.y2, v.up);
+  linear_backward_weight(context, w_.out, w_.out_bias, v.attended, stash.g_out);
+  linear_backward_weight(context, w_.qkv, w_.qkv_bias, v.y1, stash.dqkv);
 }
 
 }  // namespace stoker::nn

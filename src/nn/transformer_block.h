@@ -6,7 +6,8 @@
 // Saved        BlockSaved says what backward reads. Recompute::kNone keeps all; kSelective recomputes the norms' outputs and the
 //              activation's product, which cost no matrix product; kFull keeps x1 alone and runs forward again.
 //              The recomputed values are the same bits, so the gradients are.
-// Backward     takes g = dLoss/d(x2 + delta') and turns it in place into dLoss/d(x + delta); weight gradients are added to
+// Backward     takes g = dLoss/d(x2 + delta') and turns it in place into dLoss/d(x + delta); weight gradients are added to.
+//              With a BlockStash the gradients of the matrices wait for backward_weights(): the same bits, later
 #pragma once
 #include "nn/parameter_store.h"
 
@@ -28,6 +29,12 @@ struct BlockScratch {
   TensorView dy, dattended, dqkv, dactive;  // backward
 };
 
+// What backward_weights() needs beyond BlockSaved, so that a pipeline can put it off. Empty: weights at once.
+struct BlockStash {
+  TensorView g_down, g_out, dqkv;
+  explicit operator bool() const { return static_cast<bool>(dqkv); }
+};
+
 struct BlockShape {
   int64_t rows = 0, length = 0;
   Dtype dtype = Dtype::kF32;
@@ -35,8 +42,11 @@ struct BlockShape {
   bool training = true;
 };
 
-// Allocates (or, before commit, counts) the saved tensors of all layers and the scratch.
-std::vector<BlockSaved> take_saved(Arena& arena, const ModelSpec& spec, const BlockShape& shape);
+// Allocates (or, before commit, counts) the saved tensors of `layers` layers for `slots` micro-batches in flight, [slot][layer], and
+// the scratch.
+std::vector<std::vector<BlockSaved>> take_saved(Arena& arena, const ModelSpec& spec, const BlockShape& shape,
+                                                int64_t layers, int slots);
+BlockStash take_stash(Arena& arena, const ModelSpec& spec, const BlockShape& shape);
 BlockScratch take_scratch(Arena& arena, const ModelSpec& spec, const BlockShape& shape);
 
 // Where the tokens of this batch stand; the same for every layer.
@@ -52,7 +62,8 @@ class TransformerBlock {
   void forward(ops::Context& context, TensorView x, TensorView delta, const BlockPlace& place,
                const BlockSaved& saved, const BlockScratch& scratch) const;
   void backward(ops::Context& context, TensorView g, const BlockPlace& place, const BlockSaved& saved,
-                const BlockScratch& scratch) const;
+                const BlockScratch& scratch, const BlockStash& stash = {}) const;
+  void backward_weights(ops::Context& context, const BlockSaved& saved, const BlockStash& stash) const;
 
  private:
   void norm(ops::Context&, const Weight& gain, const Weight& bias, TensorView x, TensorView delta,
@@ -69,7 +80,8 @@ class TransformerBlock {
 
 // y = x W^T + b on flattened rows
 void linear(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x, TensorView y);
-void linear_backward(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x,
-                     TensorView dy, TensorView dx);
+void linear_backward_input(ops::Context& context, const Weight& weight, TensorView dy, TensorView dx);
+void linear_backward_weight(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x,
+                            TensorView dy);
 
 }  // namespace stoker::nn

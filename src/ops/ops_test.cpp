@@ -130,7 +130,12 @@ INSTANTIATE_TEST_SUITE_P(Types, ByType, testing::Values(Dtype::kF32, Dtype::kBf1
 
 TEST_P(ByType, Linear) {
   const Dtype t = GetParam();
-  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {7, 33, 17}, {64, 48, 96}}) {
+  // The last two are long enough for the packed products, in each direction.
+  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1},
+                                {7, 33, 17},
+                                {64, 48, 96},
+                                {1100, 40, 72},
+                                {48, 1030, 24}}) {
     const double tolerance = static_cast<double>(std::max({k, n, m})) * 0x1p-24 * 10 *
                              std::sqrt(static_cast<double>(std::max({k, n, m})));
     for (const Dtype out : {t, Dtype::kF32})

@@ -26,7 +26,9 @@ struct AddInto {
 struct SumSquares {
   TensorView x;
   double* out = nullptr;
+  double* blocks = nullptr;  // also the sum of each block, where wanted
 };
+inline constexpr int64_t kSumBlock = 65536;
 struct RoundCopy {  // bf16 copy of f32 values
   TensorView source, copy;
 };
@@ -35,6 +37,8 @@ void adamw(Context& context, const AdamW& args);
 void sgd(Context& context, const Sgd& args);
 void add_into(Context& context, const AddInto& args);
 double sum_squares(Context& context, TensorView x);
+// The sums of the blocks of kSumBlock elements (the last may be short) into `blocks`.
+void sum_squares_blocks(Context& context, TensorView x, double* blocks);
 void round_copy(Context& context, const RoundCopy& args);
 
 }  // namespace stoker::ops

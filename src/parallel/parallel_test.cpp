@@ -1,68 +1,15 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
 #include "base/random.h"
+#include "parallel/holdings.h"
 #include "parallel/sharded_optimizer.h"
 
 namespace stoker::parallel {
 namespace {
-
-constexpr size_t kElements = 10 * kShardUnit + 777;
-
-TEST(ShardPlan, CutsCoverAndLieOnUnits) {
-  for (size_t elements : {size_t{0}, size_t{1}, kShardUnit, kElements})
-    for (int n = 1; n <= 9; ++n) {
-      const auto cuts = shard_cuts(elements, n);
-      EXPECT_EQ(cuts.front(), 0u);
-      EXPECT_EQ(cuts.back(), elements);
-      for (size_t c : cuts) EXPECT_TRUE(c % kShardUnit == 0 || c == elements);
-    }
-}
-
-std::vector<std::vector<Range>> all_held(int stage, int n) {
-  std::vector<std::vector<Range>> out;
-  for (int r = 0; r < n; ++r) out.push_back(held_ranges(stage, kElements, n, r));
-  return out;
-}
-
-// After any one worker's death everything is still in somebody's memory, and after the moves everybody has what it needs.
-TEST(ShardPlan, OneDeathLosesNothing) {
-  for (int stage : {0, 1})
-    for (int n = 2; n <= 8; ++n)
-      for (int dead = 0; dead < n; ++dead)
-        for (int now = 1; now <= 8; ++now) {
-          auto held = all_held(stage, n);
-          held.erase(held.begin() + dead);
-          held.resize(
-              static_cast<size_t>(now));  // fewer: scaled down at the same time; more: newcomers hold nothing
-          if (now < n - 1) continue;      // two at once may lose a shard: tested below
-          const auto wanted = all_held(stage, now);
-          const MovePlan plan = plan_moves(held, wanted);
-          EXPECT_TRUE(plan.lost.empty()) << stage << " " << n << " " << dead << " " << now;
-          auto after = held;
-          for (const Move& m : plan.moves) {
-            EXPECT_NE(m.from, m.to);
-            after[static_cast<size_t>(m.to)].push_back(m.range);
-          }
-          for (size_t r = 0; r < wanted.size(); ++r)
-            for (const Range& w : wanted[r])
-              for (size_t x = w.begin; x < w.end; x += kShardUnit / 2) {
-                bool found = false;
-                for (const Range& h : after[r]) found |= h.begin <= x && x < h.end;
-                EXPECT_TRUE(found);
-              }
-        }
-}
-
-TEST(ShardPlan, TwoNeighboursLostAtOnceIsSaid) {
-  auto held = all_held(1, 4);
-  held[1].clear();
-  held[2].clear();
-  EXPECT_FALSE(plan_moves(held, all_held(1, 2)).lost.empty());
-  EXPECT_THROW(held_ranges(4, 10, 2, 0), Error);
-}
 
 ModelSpec small_model() {
   ModelSpec m;
@@ -75,6 +22,82 @@ ModelSpec small_model() {
   m.vocab = 3000;
   m.max_positions = 64;
   return m;
+}
+
+LayoutSpec layout(int64_t data, int64_t zero_stage, int64_t pipeline = 1) {
+  LayoutSpec l;
+  l.data = data, l.zero_stage = zero_stage, l.pipeline = pipeline;
+  return l;
+}
+
+// Every worker of an axis owns a part, together all of the stage's parameters once; every stage's together all of the model's.
+TEST(Holdings, OwnedPartsCoverTheModelOnce) {
+  for (const bool tied : {false, true})
+    for (int64_t pipeline : {1, 2})
+      for (int64_t zero : {0, 1, 2})
+        for (int64_t n = 1; n <= 9; ++n) {
+          ModelSpec m = small_model();
+          m.tied_embeddings = tied;
+          std::vector<int> times(static_cast<size_t>(parameter_count(m)), 0);
+          std::vector<int> blocks(count_blocks(m), 0);
+          for (int64_t stage = 0; stage < pipeline; ++stage) {
+            const Holdings h(m, layout(n, zero, pipeline), stage);
+            for (int64_t w = 0; w < n; ++w) {
+              for (const Range& r : h.owned(n, w))
+                for (size_t i = r.begin; i < r.end; ++i) ++times[i];
+              for (const HeldFold& f : h.folds()) {
+                EXPECT_EQ(h.cuts(f, n).back(), f.size());
+                for (const HeldBlock& b : h.owned_blocks(f, n, w)) ++blocks[b.number];
+              }
+            }
+          }
+          EXPECT_TRUE(std::all_of(times.begin(), times.end(), [](int t) { return t == 1; })) << pipeline << n;
+          EXPECT_TRUE(std::all_of(blocks.begin(), blocks.end(), [](int t) { return t == 1; }));
+        }
+}
+
+std::vector<std::vector<Range>> all_held(const LayoutSpec& l) {
+  std::vector<std::vector<Range>> out;
+  for (int64_t r = 0; r < l.world_size(); ++r) out.push_back(held_ranges(small_model(), l, r));
+  return out;
+}
+
+// After any one worker's death everything is still in somebody's memory, and after the moves everybody has what it needs.
+TEST(ShardPlan, OneDeathLosesNothing) {
+  for (int64_t pipeline : {1, 2})
+    for (int64_t zero : {0, 1, 2})
+      for (int64_t n = 2; n <= 5; ++n)
+        for (int64_t dead = 0; dead < n * pipeline; ++dead)
+          for (int64_t now : {n - 1, n, n + 1}) {
+            auto held = all_held(layout(n, zero, pipeline));
+            held.erase(held.begin() + dead);
+            const auto wanted = all_held(layout(now, zero, pipeline));
+            held.resize(std::max(held.size(), wanted.size()));  // newcomers hold nothing
+            const MovePlan plan = plan_moves(held, wanted);
+            EXPECT_TRUE(plan.lost.empty()) << zero << " " << n << " " << dead << " " << now;
+            auto after = held;
+            for (const Move& m : plan.moves) {
+              EXPECT_NE(m.from, m.to);
+              after[static_cast<size_t>(m.to)].push_back(m.range);
+            }
+            for (size_t r = 0; r < wanted.size(); ++r)
+              for (const Range& w : wanted[r])
+                for (size_t x = w.begin; x < w.end; x += kShardUnit / 2) {
+                  bool found = false;
+                  for (const Range& h : after[r]) found |= h.begin <= x && x < h.end;
+                  EXPECT_TRUE(found);
+                }
+          }
+}
+
+TEST(ShardPlan, WhatNobodyHoldsIsSaid) {
+  auto held = all_held(layout(4, 1));
+  held[1].clear();
+  held[2].clear();
+  EXPECT_FALSE(plan_moves(held, all_held(layout(2, 1))).lost.empty());
+  auto line = all_held(layout(1, 0, 2));  // nobody else has a stage of the only pipeline
+  line[1].clear();
+  EXPECT_FALSE(plan_moves(line, all_held(layout(1, 0, 2))).lost.empty());
 }
 
 void fill_gradients(nn::ParameterStore& store, uint64_t step) {
@@ -90,8 +113,9 @@ TEST(ShardedOptimizer, PiecesGiveTheBitsOfTheWhole) {
     std::vector<std::unique_ptr<nn::ParameterStore>> stores;
     std::vector<std::unique_ptr<ShardedOptimizer>> optimizers;
     const auto place = [&](size_t r, int n) {
-      return std::make_unique<ShardedOptimizer>(*stores[r], optim::OptimizerSettings{}, 1, n,
-                                                static_cast<int>(r));
+      return std::make_unique<ShardedOptimizer>(
+          *stores[r], optim::OptimizerSettings{},
+          held_ranges(small_model(), layout(n, 1), static_cast<int64_t>(r)));
     };
     for (int r = 0; r < workers; ++r) {
       stores.push_back(std::make_unique<nn::ParameterStore>(small_model(), Precision::kFp32, true));
@@ -107,9 +131,11 @@ TEST(ShardedOptimizer, PiecesGiveTheBitsOfTheWhole) {
       }
       for (size_t to = 0; to < n; ++to)
         for (size_t from = 0; from < n; ++from) {
-          const Range own = owned_range(elements, static_cast<int>(n), static_cast<int>(from));
-          std::memcpy(stores[to]->values().as<float>() + own.begin,
-                      stores[from]->values().as<float>() + own.begin, own.size() * sizeof(float));
+          const auto workers_now = static_cast<int64_t>(n);
+          for (const Range& own : Holdings(small_model(), layout(workers_now, 1), 0)
+                                      .owned(workers_now, static_cast<int64_t>(from)))
+            std::memcpy(stores[to]->values().as<float>() + own.begin,
+                        stores[from]->values().as<float>() + own.begin, own.size() * sizeof(float));
         }
       if (step != change || n < 2) continue;
       stores.erase(stores.begin() + 1);
@@ -145,11 +171,11 @@ TEST(ShardedOptimizer, PiecesGiveTheBitsOfTheWhole) {
           << workers << " workers, death after step " << change;
 }
 
-TEST(ShardedOptimizer, MuonIsRefusedAboveStageZero) {
+TEST(ShardedOptimizer, MuonTakesNoPieces) {
   nn::ParameterStore store(small_model(), Precision::kFp32, true);
   optim::OptimizerSettings muon;
   muon.kind = OptimizerKind::kMuon;
-  EXPECT_THROW(ShardedOptimizer(store, muon, 1, 2, 0), Error);
+  EXPECT_THROW(ShardedOptimizer(store, muon, held_ranges(small_model(), layout(4, 1), 0)), Error);
 }
 
 }  // namespace

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "base/error.h"
-
 namespace stoker::parallel {
 namespace {
 
@@ -14,37 +12,6 @@ bool holds(const std::vector<Range>& ranges, Range part) {
 }
 
 }  // namespace
-
-std::vector<size_t> shard_cuts(size_t elements, int workers) {
-  if (workers < 1) fail(ErrorKind::kUsage, "{} workers: expected at least 1", workers);
-  const size_t units = (elements + kShardUnit - 1) / kShardUnit, n = static_cast<size_t>(workers);
-  std::vector<size_t> cuts;
-  for (size_t w = 0; w <= n; ++w)
-    cuts.push_back(std::min(elements, (w * (units / n) + std::min(w, units % n)) * kShardUnit));
-  return cuts;
-}
-
-Range owned_range(size_t elements, int workers, int rank) {
-  const auto cuts = shard_cuts(elements, workers);
-  return {cuts.at(static_cast<size_t>(rank)), cuts.at(static_cast<size_t>(rank) + 1)};
-}
-
-std::vector<Range> held_ranges(int zero_stage, size_t elements, int workers, int rank) {
-  if (zero_stage < 0 || zero_stage > 1)
-    fail(ErrorKind::kUsage,
-         "ZeRO stage {}: expected 0 (everything everywhere) or 1 (optimizer state sharded)", zero_stage);
-  std::vector<Range> out;
-  if (zero_stage == 0 || workers == 1) {
-    if (elements > 0) out.push_back({0, elements});
-    return out;
-  }
-  const Range own = owned_range(elements, workers, rank);
-  const Range mirror = owned_range(elements, workers, (rank + workers - 1) % workers);
-  for (const Range& r : {own, mirror})
-    if (r.size() > 0) out.push_back(r);
-  std::sort(out.begin(), out.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
-  return out;
-}
 
 MovePlan plan_moves(const std::vector<std::vector<Range>>& held,
                     const std::vector<std::vector<Range>>& wanted) {

@@ -1,9 +1,7 @@
 // parallel/shard_plan.h
-// Which worker holds which part of the flat parameter array, and what must move when the workers change.
-//   Stage 0: every worker holds everything. Stage 1: worker r owns shard r and mirrors shard r-1 (cyclic): it makes the same
-//   update of it, so when one worker dies its shard is in its neighbour's memory, at the same step, without any copying.
-//   Cuts lie on multiples of kShardUnit, the block of ops::sum_squares, so norms add up the same way for any worker count.
-// Pure. Errors: Usage for counts below 1 or a stage that does not exist
+// What must move between workers when they change: everybody has some ranges of the flat parameter array and needs some, perhaps
+// others. Which ranges a layout gives to whom is parallel/holdings.h.
+// Pure.
 #pragma once
 #include <cstddef>
 #include <vector>
@@ -17,12 +15,6 @@ struct Range {
   size_t size() const { return end - begin; }
   bool operator==(const Range&) const = default;
 };
-
-// workers + 1 rising offsets; units are dealt evenly, the first workers get the larger shares.
-std::vector<size_t> shard_cuts(size_t elements, int workers);
-Range owned_range(size_t elements, int workers, int rank);
-// Disjoint, rising, not empty; owned and mirrored.
-std::vector<Range> held_ranges(int zero_stage, size_t elements, int workers, int rank);
 
 struct Move {
   int from = 0, to = 0;

@@ -17,30 +17,46 @@ TensorView part_of(const TensorView& whole, size_t begin, size_t count) {
 
 }  // namespace
 
+ShardedOptimizer::ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings)
+    : ShardedOptimizer(store, settings, {{0, ~size_t{0}}}) {
+  ranges_.clear();
+  for (const Piece& p : pieces_) ranges_.push_back(p.flat);
+}
+
 ShardedOptimizer::ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings,
-                                   int zero_stage, int workers, int rank)
-    : zero_stage_(zero_stage), workers_(workers) {
-  if (settings.kind == OptimizerKind::kMuon && zero_stage > 0)
-    fail(ErrorKind::kUsage,
-         "layout.zero_stage is {} and optimizer.name is muon: Muon needs whole matrices. Use zero_stage 0 or "
-         "adamw.",
-         zero_stage);
-  const auto* base = store.values().as<float>();
-  const auto elements = static_cast<size_t>(store.values().count());
-  ranges_ = held_ranges(zero_stage, elements, workers, rank);
+                                   std::vector<Range> ranges, OwnMemory own)
+    : ranges_(std::move(ranges)) {
+  size_t held = 0;
+  for (const Range& r : ranges_) held += r.size();
+  if (own.gradients) gradients_ = Buffer(held * sizeof(float));
+  if (own.values) values_ = Buffer(held * sizeof(float));
   std::vector<optim::OptimizedParameter> parameters;
   std::map<std::string, size_t> piece_of;
   for (const nn::Parameter& p : store.parameters()) {
-    const auto first = static_cast<size_t>(p.weight.value.as<float>() - base);
+    if (!p.trained) continue;
+    const size_t first = p.flat;
     const size_t last = first + static_cast<size_t>(p.weight.value.count());
     for (const Range& r : ranges_) {
       const size_t begin = std::max(first, r.begin), end = std::min(last, r.end);
       if (begin >= end) continue;
       const bool whole = begin == first && end == last;
+      if (!whole && settings.kind == OptimizerKind::kMuon)
+        fail(ErrorKind::kUsage,
+             "layout.zero_stage cuts {} into pieces and optimizer.name is muon: Muon needs whole matrices. "
+             "Use "
+             "zero_stage 0 or adamw.",
+             p.row.name);
       const std::string name = whole ? p.row.name : fmt::format("{}@{}", p.row.name, begin - first);
       const auto cut = [&](const TensorView& t) { return part_of(t, begin - first, end - begin); };
-      parameters.push_back({name, p.row.role, cut(p.weight.value), cut(p.weight.grad),
-                            store.precision() == Precision::kBf16 ? cut(p.weight.compute) : TensorView{}});
+      const auto mine = [&](const Buffer& memory, const TensorView& t) {
+        if (memory.bytes() == 0) return cut(t);
+        const auto n = static_cast<int64_t>(end - begin);
+        return whole ? view_of(at(memory, {begin, end}), t.shape)
+                     : view_of(at(memory, {begin, end}), Shape{n});
+      };
+      const bool copies = store.precision() == Precision::kBf16 && !own.values;
+      parameters.push_back({name, p.row.role, mine(values_, p.weight.value), mine(gradients_, p.weight.grad),
+                            copies ? cut(p.weight.compute) : TensorView{}});
       piece_of[name] = pieces_.size();
       pieces_.push_back({{begin, end}, parameters.back().value.as<float>(), {}});
     }
@@ -52,6 +68,34 @@ ShardedOptimizer::ShardedOptimizer(nn::ParameterStore& store, const optim::Optim
 
 void ShardedOptimizer::update(ops::Context& context, const optim::UpdateArguments& arguments) {
   optimizer_->update(context, arguments);
+}
+
+float* ShardedOptimizer::at(const Buffer& memory, Range range) const {
+  size_t offset = 0;
+  for (const Range& r : ranges_) {
+    if (r.begin <= range.begin && range.end <= r.end && memory.bytes() > 0)
+      return static_cast<float*>(memory.data()) + offset + (range.begin - r.begin);
+    offset += r.size();
+  }
+  STOKER_CHECK(false, "[{},{}) is not held", range.begin, range.end);
+}
+
+std::vector<std::string> ShardedOptimizer::moments() const {
+  std::vector<std::string> out;
+  if (pieces_.empty()) return out;
+  const auto names = optimizer_->state();
+  for (size_t s = 0; s < pieces_.front().state.size(); ++s)
+    out.push_back(names.at(s).name.substr(names[s].name.rfind('.')));
+  return out;
+}
+
+void ShardedOptimizer::put(size_t flat, std::span<const float> row, int what) {
+  for (const Piece& p : pieces_) {
+    const size_t begin = std::max(flat, p.flat.begin), end = std::min(flat + row.size(), p.flat.end);
+    if (begin >= end) continue;
+    float* to = what == 0 ? p.value : p.state.at(static_cast<size_t>(what) - 1);
+    std::memcpy(to + (begin - p.flat.begin), row.data() + (begin - flat), (end - begin) * sizeof(float));
+  }
 }
 
 // each(array, count): the parts of a range in a fixed order, values first.
@@ -86,9 +130,8 @@ void ShardedOptimizer::unpack(Range range, const float* in) {
 std::vector<std::pair<std::string, Buffer>> ShardedOptimizer::copy_state(const std::string& parameter,
                                                                          Range range) const {
   std::vector<std::pair<std::string, Buffer>> out;
-  if (pieces_.empty()) return out;
-  const auto names = optimizer_->state();
-  for (size_t s = 0; s < pieces_.front().state.size(); ++s) {
+  const auto names = moments();
+  for (size_t s = 0; s < names.size(); ++s) {
     Buffer copy(range.size() * sizeof(float));
     size_t copied = 0;
     for (const Piece& p : pieces_) {
@@ -100,7 +143,7 @@ std::vector<std::pair<std::string, Buffer>> ShardedOptimizer::copy_state(const s
     }
     STOKER_CHECK(copied == range.size(), "{} of {} elements of {} are held here", copied, range.size(),
                  parameter);
-    out.emplace_back(parameter + names.at(s).name.substr(names[s].name.rfind('.')), std::move(copy));
+    out.emplace_back(parameter + names[s], std::move(copy));
   }
   return out;
 }
@@ -111,6 +154,9 @@ void ShardedOptimizer::take_state(const ShardedOptimizer& other) {
       const size_t begin = std::max(mine.flat.begin, theirs.flat.begin),
                    end = std::min(mine.flat.end, theirs.flat.end);
       if (begin >= end) continue;
+      float* to = mine.value + (begin - mine.flat.begin);
+      const float* from = theirs.value + (begin - theirs.flat.begin);
+      if (to != from) std::memcpy(to, from, (end - begin) * sizeof(float));
       for (size_t s = 0; s < mine.state.size(); ++s)
         std::memcpy(mine.state[s] + (begin - mine.flat.begin), theirs.state[s] + (begin - theirs.flat.begin),
                     (end - begin) * sizeof(float));

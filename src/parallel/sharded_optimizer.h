@@ -1,12 +1,13 @@
 // parallel/sharded_optimizer.h
-// The optimizer of the part of the parameters that this worker holds (parallel/shard_plan.h). Updates are element by element, so
-// a parameter cut into pieces gets the same bits; Muon needs whole matrices and is therefore stage 0 only (Usage).
-// Shapes       flat offsets of the ParameterStore, elements of f32
+// The optimizer for the ranges of the parameters that this worker updates (parallel/holdings.h). Updates are element by element, so
+// a parameter cut into pieces gets the same bits; Muon needs whole matrices and takes whole parameters only (Usage).
+// Shapes       ranges are flat: elements of the whole model's array, f32
 // State        zero after construction; pack/unpack move values and state of a range between workers
-// Memory       stage 0: all state; stage 1: 2/workers of it (own and mirror)
+// Memory       the state of the ranges; with OwnMemory also their gradients and values, which the store then need not hold
 // Determinism  as optim/optimizer.h, for any cut
 #pragma once
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,27 +19,38 @@
 
 namespace stoker::parallel {
 
+struct OwnMemory {
+  bool gradients = false, values = false;
+};
+
 class ShardedOptimizer {
  public:
-  ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings, int zero_stage,
-                   int workers, int rank);
+  ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings,
+                   std::vector<Range> ranges, OwnMemory own = {});
+  // Everything that the store trains.
+  ShardedOptimizer(nn::ParameterStore& store, const optim::OptimizerSettings& settings);
   void update(ops::Context& context, const optim::UpdateArguments& arguments);
   const std::vector<Range>& ranges() const { return ranges_; }
-  int zero_stage() const { return zero_stage_; }
-  int workers() const { return workers_; }
 
   // Values and state of a range that lies inside one of ranges(), as floats.
   size_t packed_floats(Range range) const;
   void pack(Range range, float* out) const;
   void unpack(Range range, const float* in);
-  // State of the ranges that both hold; values stay where they are.
+  // Memory of its own, for a range inside one of ranges().
+  float* gradient(Range range) const { return at(gradients_, range); }
+  float* value(Range range) const { return at(values_, range); }
+  // The part of a row (whole, beginning at `flat`) that is held here: its values (0) or its n-th state tensor (1, 2).
+  void put(size_t flat, std::span<const float> row, int what);
+  std::vector<std::string> moments()
+      const;  // what a row's state tensors are called, ".exp_avg"; empty: nothing is held
+  // State of the ranges that both hold, and values where they lie elsewhere.
   void take_state(const ShardedOptimizer& other);
 
   // Copies of the state of `range`, all of it held here, which lies in the parameter of that name: named as the whole
   // optimizer names it. Every parameter must have the same kinds of state (AdamW, SGD).
   std::vector<std::pair<std::string, Buffer>> copy_state(const std::string& parameter, Range range) const;
 
-  // Named as optim::Optimizer names it. Whole parameters only: stage 0 or one worker.
+  // Named as optim::Optimizer names it; of a piece of a parameter "name@offset.moment".
   std::vector<NamedTensor> state() const { return optimizer_->state(); }
 
  private:
@@ -49,8 +61,9 @@ class ShardedOptimizer {
   };
   template <typename Each>
   void visit(Range range, const Each& each) const;
-  int zero_stage_, workers_;
+  float* at(const Buffer& memory, Range range) const;
   std::vector<Range> ranges_;
+  Buffer gradients_, values_;
   std::vector<Piece> pieces_;
   std::unique_ptr<optim::Optimizer> optimizer_;
 };

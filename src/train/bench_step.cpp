@@ -79,6 +79,7 @@ StepBenchModel bench_model(const std::string& preset, const StepBenchOptions& o)
     const double begin = monotonic_s();
     store.zero_grads();
     model.forward_backward(batch, 1 / static_cast<float>(n));
+    model.finish_gradients();
     const double norm = std::sqrt(ops::sum_squares(context, store.grads()));
     optimizer.update(context, {3e-4f, s + 1, norm > 1 ? static_cast<float>(1 / norm) : 1.0f});
     const double seconds = monotonic_s() - begin;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "model/transformer.h"
+#include "train/model_share.h"
 
 namespace stoker::train {
 namespace {
@@ -11,11 +11,42 @@ namespace {
 // thread stacks. Measured: 39 to 60 MB.
 constexpr size_t kProgram = 52 << 20;
 
-// Buffers that the tree sum keeps besides the gradient itself: one per level that can be open at once.
-int tree_buffers(int virtual_ranks) {
-  int levels = 0;
-  while ((1 << levels) < virtual_ranks) ++levels;
-  return virtual_ranks == 1 ? 0 : levels + 1;
+// A worker of a team has a coordinator's line (gRPC) and buffers of its groups besides.
+constexpr size_t kTeam = 16 << 20;
+
+// Buffers that folding a span keeps at its worst, while a leaf is open: the subtrees left of it, and the leaf.
+size_t tree_buffers(comm::LeafSpan span, int virtual_ranks) {
+  size_t most = 0;
+  for (int v = span.begin; v < span.end; ++v)
+    most = std::max(most, comm::complete_subtrees({span.begin, v}, virtual_ranks).size() + 1);
+  return most;
+}
+
+size_t elements(const std::vector<parallel::Range>& ranges) {
+  size_t n = 0;
+  for (const parallel::Range& r : ranges) n += r.size();
+  return n;
+}
+
+std::vector<ParameterRow> rows_of(const ModelSpec& model, const std::vector<ChunkSpec>& chunks) {
+  std::vector<ParameterRow> out;
+  for (const ParameterRow& row : parameter_table(model))
+    if (std::any_of(chunks.begin(), chunks.end(), [&](const ChunkSpec& c) { return trains(model, c, row); }))
+      out.push_back(row);
+  return out;
+}
+
+// Two folds' gradients may be on their way to their owners: what other workers send of this worker's shard of them.
+size_t pieces_on_the_way(const parallel::Holdings& holdings, int64_t workers, int64_t worker) {
+  std::vector<size_t> parts;
+  for (const parallel::HeldFold& f : holdings.folds()) {
+    const auto cuts = holdings.cuts(f, workers);
+    parts.push_back(cuts[static_cast<size_t>(worker) + 1] - cuts[static_cast<size_t>(worker)]);
+  }
+  std::sort(parts.rbegin(), parts.rend());
+  size_t most = 0;
+  for (size_t i = 0; i < std::min<size_t>(2, parts.size()); ++i) most += parts[i];
+  return most * static_cast<size_t>(workers - 1);
 }
 
 }  // namespace
@@ -26,20 +57,52 @@ size_t MemoryPlan::total() const {
   return sum;
 }
 
-MemoryPlan memory_plan(const Recipe& r) {
-  const std::vector<ParameterRow> table = parameter_table(r.model);
-  const size_t n = static_cast<size_t>(parameter_count(r.model));
+MemoryPlan memory_plan(const Recipe& r, int64_t workers, int64_t rank) {
+  const LayoutSpec layout = parallel::fitted(r.layout, workers);
+  if (layout.data < 1 || rank < 0 || rank >= layout.world_size())
+    fail(ErrorKind::kUsage, "layout.pipeline ({}) with {} workers: worker {} has no place in it",
+         r.layout.pipeline, workers, rank);
+  const MeshCoordinates at = mesh_coordinates(layout, rank);
+  const auto chunks = parallel::chunks_of(layout, r.model, at.pipeline);
+  const parallel::Holdings holdings(r.model, layout, at.pipeline);
+  const nn::StoreRings rings = ModelShare::rings(r, layout);
+  const auto store = [&](Precision p, bool gradients) {
+    return nn::ParameterStore::bytes(r.model, p, gradients, chunks, rings);
+  };
+  const int64_t zero = layout.zero_stage;
+  const size_t values = store(Precision::kFp32, false),
+               shard = elements(holdings.owned(layout.data, at.data)),
+               updated = elements(holdings.updated(layout.data, at.data));
+  size_t share = 0;
+  for (const parallel::HeldFold& f : holdings.folds()) share += f.size();
+  const comm::LeafSpan span =
+      comm::leaves_of(static_cast<int>(at.data), static_cast<int>(layout.data), r.virtual_ranks);
   MemoryPlan plan;
-  plan.rows.push_back({"weights, fp32", n * 4});
-  if (r.precision == Precision::kBf16) plan.rows.push_back({"weights, bf16 copy", n * 2});
-  plan.rows.push_back({"gradients, fp32", n * 4});
-  if (r.virtual_ranks > 1)
-    plan.rows.push_back({"gradient tree", static_cast<size_t>(tree_buffers(r.virtual_ranks)) * n * 4});
-  plan.rows.push_back({"optimizer state", optim::Optimizer::state_bytes(table, r.optimizer)});
-  plan.rows.push_back({"activations and logits",
-                       Transformer::memory_bytes(r.model, r.precision,
-                                                 {r.micro_batch, r.sequence_length, r.recompute, true})});
-  plan.rows.push_back({"program", kProgram});
+  const auto add = [&](const char* what, size_t bytes) {
+    if (bytes) plan.rows.push_back({what, bytes});
+  };
+  add("weights, fp32", values + (zero == 3 ? updated * 4 : 0));
+  add("weights, bf16 copy", store(r.precision, false) - values);
+  add("gradients, fp32", store(Precision::kFp32, true) - values + (zero >= 2 ? updated * 4 : 0));
+  if (zero >= 2) {
+    add("gradient tree", tree_buffers({0, r.virtual_ranks}, r.virtual_ranks) * shard * 4);
+    add("gradients on their way", pieces_on_the_way(holdings, layout.data, at.data) * 4);
+  } else if (r.virtual_ranks > 1) {
+    add("gradient tree", tree_buffers(span, r.virtual_ranks) * share * 4);
+  }
+  if (r.model.tied_embeddings && (chunks.front().embeds || chunks.back().heads)) {
+    const int64_t tokens = r.global_batch / r.virtual_ranks * r.sequence_length;
+    add("gradient of lookups", static_cast<size_t>(std::min(tokens, r.model.vocab) * r.model.hidden) * 4);
+  }
+  add("optimizer state", zero == 0 ? optim::Optimizer::state_bytes(rows_of(r.model, chunks), r.optimizer)
+                                   : updated * (r.optimizer.kind == OptimizerKind::kSgd ? 4 : 8));
+  add("activations and logits", ModelShare::activation_bytes(r, layout, at.pipeline, span.size()));
+  if (layout.pipeline > 1)
+    add("messages of the pipeline",
+        4 * static_cast<size_t>(r.micro_batch * r.sequence_length * r.model.hidden) *
+            (r.precision == Precision::kBf16 ? 2 : 4));
+  if (workers > 1) add("team", kTeam);
+  add("program", kProgram);
   return plan;
 }
 

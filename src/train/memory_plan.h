@@ -1,5 +1,5 @@
 // train/memory_plan.h
-// What a run will take, from the same walks that allocate it; nothing is allocated here.
+// What a worker of a run will take in its layout, from the same walks that allocate it; nothing is allocated here.
 // Accuracy  the rows are exact; `program` (code, libraries, allocator slack) is a measured constant. Peak resident memory of a run is
 //           within 5 % of total() (tests/memory_test, `stoker train --dry-run`)
 #pragma once
@@ -19,6 +19,7 @@ struct MemoryPlan {
   size_t total() const;
 };
 
-MemoryPlan memory_plan(const Recipe& recipe);
+// Of worker `rank` of `workers`. Usage: they do not fill one replica, or the rank is a spare.
+MemoryPlan memory_plan(const Recipe& recipe, int64_t workers = 1, int64_t rank = 0);
 
 }  // namespace stoker::train

@@ -10,7 +10,6 @@
 
 #include "base/checked.h"
 #include "base/edit_distance.h"
-#include "io/file_system.h"
 #include "spec/hf_config.h"
 #include "spec/presets.h"
 
@@ -144,7 +143,7 @@ void apply_override(toml::table& table, const std::string& override_text) {
   parsed["v"].visit([&](const auto& node) { at->insert_or_assign(key.substr(begin), node); });
 }
 
-void read_model(Reader& r, Recipe& recipe, const std::string& name) {
+void read_model(Reader& r, Recipe& recipe, const std::string& name, io::FileSystem& fs) {
   ModelSpec& m = recipe.model;
   std::string preset, config;
   r.text("model.preset", preset);
@@ -156,7 +155,7 @@ void read_model(Reader& r, Recipe& recipe, const std::string& name) {
   if (!preset.empty()) m = model_preset(preset);
   if (!recipe.init_from.empty()) config = recipe.init_from + "/config.json";
   if (!config.empty()) {
-    const auto file = io::real_file_system().open_read(config);
+    const auto file = fs.open_read(config);
     m = parse_hf_config(file->text(), config).model;
   }
   r.choice<Family>("model.family", m.family,
@@ -205,6 +204,17 @@ void read_train(Reader& r, Recipe& o) {
   r.whole("train.seed", o.seed, 0, std::numeric_limits<int64_t>::max());
   r.whole("train.threads", o.threads, 0, 4096);
   r.text("train.kernels", o.kernels);
+}
+
+void read_layout(Reader& r, LayoutSpec& l) {
+  r.whole("layout.pipeline", l.pipeline, 1, 1 << 16);
+  r.whole("layout.virtual_stages", l.virtual_stages, 1, 1 << 16);
+  r.choice<PipelineSchedule>("layout.schedule", l.schedule,
+                             {{"1f1b", PipelineSchedule::kOneForwardOneBackward},
+                              {"interleaved", PipelineSchedule::kInterleaved},
+                              {"zero-bubble", PipelineSchedule::kZeroBubble},
+                              {"gpipe", PipelineSchedule::kAllForwardAllBackward}});
+  r.whole("layout.zero_stage", l.zero_stage, 0, 3);
 }
 
 void read_optimizer(Reader& r, Recipe& o) {
@@ -339,12 +349,37 @@ void validate(const Recipe& o, const std::string& name) {
     fail(ErrorKind::kUsage,
          "{}: train.global_batch ({}) is not a multiple of train.micro_batch ({}) x train.virtual_ranks ({})",
          name, o.global_batch, o.micro_batch, o.virtual_ranks);
+  stoker::validate(o.layout, o.model);
+  if (o.layout.pipeline > 1 && o.layout.schedule == PipelineSchedule::kZeroBubble &&
+      o.recompute != Recompute::kNone)
+    fail(ErrorKind::kUsage,
+         "{}: layout.schedule is zero-bubble and train.recompute is {}: weights' gradients are made later, "
+         "from "
+         "tensors that recomputing would not keep. Use recompute none or schedule 1f1b.",
+         name, to_string(o.recompute));
+  if (o.layout.zero_stage == 2 && o.layout.virtual_stages > 1)
+    fail(ErrorKind::kUsage,
+         "{}: layout.zero_stage is 2 and layout.virtual_stages is {}: gradients leave in the order of the "
+         "virtual ranks, which interleaved chunks do not keep. Use zero_stage 1, or schedule 1f1b or "
+         "zero-bubble.",
+         name, o.layout.virtual_stages);
+  if (o.layout.zero_stage == 2 && o.layout.pipeline > 1 && o.model.tied_embeddings)
+    fail(ErrorKind::kUsage,
+         "{}: layout.zero_stage is 2 and layout.pipeline is {}, with model.tied_embeddings: the embedding's "
+         "gradient is complete only after its virtual rank has passed the whole pipeline. Use zero_stage 1.",
+         name, o.layout.pipeline);
+  if (o.layout.zero_stage > 0 && o.optimizer.kind == OptimizerKind::kMuon)
+    fail(ErrorKind::kUsage,
+         "{}: layout.zero_stage is {} and optimizer.name is muon: Muon needs whole matrices. Use zero_stage "
+         "0 or "
+         "adamw.",
+         name, o.layout.zero_stage);
 }
 
 }  // namespace
 
 Recipe parse_recipe(const std::string& text, const std::string& name,
-                    const std::vector<std::string>& overrides) {
+                    const std::vector<std::string>& overrides, io::FileSystem& fs) {
   toml::table table = parse_toml(text, name);
   for (const std::string& o : overrides) {
     apply_override(table, o);
@@ -356,8 +391,9 @@ Recipe parse_recipe(const std::string& text, const std::string& name,
   Reader r(table, name);
   Recipe recipe;
   read_rest(r, recipe);
-  read_model(r, recipe, name);
+  read_model(r, recipe, name, fs);
   read_train(r, recipe);
+  read_layout(r, recipe.layout);
   read_optimizer(r, recipe);
   r.refuse_unknown();
   validate(recipe, name);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/loader/feed.h"
+#include "io/file_system.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "spec/model_spec.h"
@@ -45,6 +46,8 @@ struct Recipe {
       0;  // resolved to steps by timing the first ones; the resolved recipe is kept in the run directory
   int64_t global_batch = 8, micro_batch = 8;  // sequences
   int virtual_ranks = 1;
+  LayoutSpec
+      layout;  // its data axis is whatever the workers at hand make it; not part of the identity but for tensor
   Precision precision = Precision::kBf16;
   Recompute recompute = Recompute::kNone;
 
@@ -73,9 +76,9 @@ data::FeedOptions feed_options(const Recipe& recipe);
 // Where the evaluation reads: data.eval_path, or the first source that has the split. Empty: nowhere.
 std::string eval_dataset(const Recipe& recipe, io::FileSystem& fs);
 
-// `name` is for messages. Does not touch the disk: model.config and presets are resolved by `read_file`.
+// `name` is for messages. model.config and model.init_from are read through `fs`; nothing else touches storage.
 Recipe parse_recipe(const std::string& text, const std::string& name,
-                    const std::vector<std::string>& overrides);
+                    const std::vector<std::string>& overrides, io::FileSystem& fs = io::real_file_system());
 Recipe load_recipe(const std::string& path, const std::vector<std::string>& overrides);
 
 }  // namespace stoker::train

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/checked.h"
@@ -35,17 +36,13 @@ std::string first_difference(const std::string& saved, const std::string& now) {
   return "a key is new";
 }
 
-}  // namespace
-
-MicroBatch view(const data::Batch& b) {
-  return {b.rows, b.length, b.tokens, b.targets, b.positions, b.document_start};
-}
-
 uint64_t peak_resident_bytes() {  // of this process so far
   rusage use{};
   getrusage(RUSAGE_SELF, &use);
   return static_cast<uint64_t>(use.ru_maxrss) * 1024;
 }
+
+}  // namespace
 
 void resolve_with_dataset(Recipe& recipe, const data::Feed& feed) {
   const int64_t vocabulary = feed.manifest().tokenizer.vocabulary;
@@ -79,25 +76,55 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   checkpoints_ =
       std::make_unique<checkpoint::Store>(fs_, recipe_.run_dir + "/checkpoints", recipe_.keep_last);
   if (!team_) peak_flops_ = measure_peak(context_, recipe_.precision, 0.6);
-  store_ = std::make_unique<nn::ParameterStore>(recipe_.model, recipe_.precision, true);
+  if (!team_) {
+    if (recipe_.layout.pipeline > 1)
+      fail(ErrorKind::kUsage,
+           "layout.pipeline is {}, but this process is alone: start it with `stoker launch -n {} -- train "
+           "...`",
+           recipe_.layout.pipeline, recipe_.layout.world_size());
+    mesh_.layout = parallel::fitted(recipe_.layout, 1);
+    share_ = share_of(mesh_.layout, 0);
+    optimizer_ = optimizer_for(*share_);
+    share_->take_place(mesh_, *optimizer_);
+    writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
+  }
   micro_batches_ = static_cast<uint64_t>(recipe_.global_batch / recipe_.micro_batch);
-  if (!team_) optimizer_ = std::make_unique<parallel::ShardedOptimizer>(*store_, recipe_.optimizer, 0, 1, 0);
-  model_ = std::make_unique<Transformer>(
-      *store_, TransformerOptions{recipe_.micro_batch, recipe_.sequence_length, recipe_.recompute, true},
-      context_);
-  if (recipe_.virtual_ranks > 1 && !team_)
-    tree_ = std::make_unique<comm::TreeAccumulator>(comm::LeafSpan{0, recipe_.virtual_ranks},
-                                                    recipe_.virtual_ranks,
-                                                    static_cast<size_t>(store_->grads().count()));
-  writer_ = std::make_unique<checkpoint::BackgroundWriter>(*checkpoints_);
 }
 
 Trainer::~Trainer() = default;
 
+// read(parameter, out) gives a whole row; it goes where this worker keeps it, be it a part.
+void Trainer::fill_values(const std::function<void(const nn::Parameter&, float*)>& read) {
+  std::vector<float> row;
+  for (const nn::Parameter& p : share_->store().parameters()) {
+    if (!shards_values() || p.row.layer < 0) read(p, p.weight.value.as<float>());
+    if (!shards_values() || !p.trained) continue;
+    row.resize(static_cast<size_t>(p.row.count()));
+    read(p, row.data());
+    optimizer_->put(p.flat, row, 0);
+  }
+  share_->values_changed();
+  share_->store().refresh(context_);
+}
+
 void Trainer::initial_weights() {
-  if (recipe_.init_from.empty()) store_->init(recipe_.seed, static_cast<float>(recipe_.init_std));
-  else load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), *store_);
-  store_->refresh(context_);
+  if (!share_) return;
+  if (recipe_.init_from.empty()) {
+    fill_values([&](const nn::Parameter& p, float* out) {
+      nn::ParameterStore::init_row(recipe_.model, p.row, recipe_.seed, static_cast<float>(recipe_.init_std),
+                                   out);
+    });
+  } else if (!shards_values()) {
+    load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), share_->store());
+    share_->store().refresh(context_);
+  } else {
+    nn::ParameterStore whole(recipe_.model, Precision::kFp32, false);
+    load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), whole);
+    fill_values([&](const nn::Parameter& p, float* out) {
+      const TensorView from = whole.find(p.row.name).value;
+      std::memcpy(out, from.data, from.bytes());
+    });
+  }
   for (const NamedTensor& t : optimizer_->state()) std::memset(t.tensor.data, 0, t.tensor.bytes());
 }
 
@@ -122,15 +149,26 @@ int64_t Trainer::steps_in(double minutes) {
 
 void Trainer::restore(const checkpoint::Checkpoint& saved) {
   const checkpoint::TrainingState& s = saved.state();
-  for (const nn::Parameter& p : store_->parameters()) saved.load(p.row.name, p.weight.value);
-  if (optimizer_->zero_stage() == 0 || optimizer_->workers() == 1) {
-    for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
-  } else {
-    parallel::ShardedOptimizer whole(*store_, recipe_.optimizer, 0, 1, 0);
-    for (const NamedTensor& t : whole.state()) saved.load(t.name, t.tensor);
-    optimizer_->take_state(whole);
+  if (share_) {
+    const auto load = [&](const std::string& name, const ParameterRow& row, float* out) {
+      saved.load(name, view_of(out, Shape{std::span<const int64_t>(row.shape)}));
+    };
+    fill_values([&](const nn::Parameter& p, float* out) { load(p.row.name, p.row, out); });
+    if (!shards()) {
+      for (const NamedTensor& t : optimizer_->state()) saved.load(t.name, t.tensor);
+    } else {
+      std::vector<float> row;
+      const auto moments = optimizer_->moments();
+      for (const nn::Parameter& p : share_->store().parameters()) {
+        if (!p.trained) continue;
+        row.resize(static_cast<size_t>(p.row.count()));
+        for (size_t m = 0; m < moments.size(); ++m) {
+          load(p.row.name + moments[m], p.row, row.data());
+          optimizer_->put(p.flat, row, static_cast<int>(m) + 1);
+        }
+      }
+    }
   }
-  store_->refresh(context_);
   step_ = s.step;
   next_batch_ = s.next_batch;
   tokens_seen_ = s.tokens_seen;
@@ -237,24 +275,42 @@ void Trainer::begin_or_resume() {
   else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);
 }
 
-// The virtual ranks that this process holds, each in its own buffer of the tree.
+// The virtual ranks that this process holds, folded as far as they can be without the others.
 void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
-  const int64_t micro_batches = recipe_.global_batch / recipe_.micro_batch / recipe_.virtual_ranks;
-  const comm::LeafSpan leaves = tree_ ? tree_->span() : comm::LeafSpan{0, 1};
-  const float scale = gradient_scale();
-  for (int v = leaves.begin; v < leaves.end; ++v) {
-    store_->zero_grads();
-    for (int64_t m = 0; m < micro_batches; ++m) {
-      const double begin = monotonic_s();
-      if (team_) wait_for_data();
-      prefetcher_->next(batch_);
-      result.data_s += monotonic_s() - begin;
-      losses[static_cast<size_t>(v)] += model_->forward_backward(view(batch_), scale);
+  if (!share_) return;
+  share_->gradients(
+      [&](data::Batch& batch) {
+        const double begin = monotonic_s();
+        if (team_) wait_for_data();
+        prefetcher_->next(batch);
+        result.data_s += monotonic_s() - begin;
+      },
+      gradient_scale(), losses);
+}
+
+// Blocks of the parameters (parallel/holdings.h), each summed by its owner, added in order: the same bits in every layout.
+double Trainer::gradient_norm() {
+  std::vector<double> blocks(parallel::count_blocks(recipe_.model), 0.0);
+  if (share_)
+    for (const parallel::HeldFold& fold : share_->holdings().folds()) {
+      const auto own = share_->holdings().owned_blocks(fold, mesh_.layout.data, mesh_.at.data);
+      for (size_t i = 0; i < own.size();) {  // runs of whole blocks in one call: they are summed side by side
+        size_t end = i + 1, count = own[i].size;
+        while (end < own.size() && own[end].number == own[end - 1].number + 1 &&
+               own[end - 1].size == parallel::kShardUnit &&
+               own[end].flat == own[end - 1].flat + parallel::kShardUnit)
+          count += own[end++].size;
+        ops::sum_squares_blocks(context_,
+                                view_of(gradient_sum(own[i], count), Shape{static_cast<int64_t>(count)}),
+                                &blocks[own[i].number]);
+        i = end;
+      }
     }
-    if (!tree_) continue;
-    std::memcpy(tree_->open(v), store_->grads().data, store_->grads().bytes());
-    tree_->close(v);
-  }
+  if (team_)
+    team_->comm().all_reduce(std::span(blocks), comm::Reduce::kSum);  // each is nonzero on one rank only
+  double total = 0;
+  for (const double b : blocks) total += b;
+  return std::sqrt(total);
 }
 
 float Trainer::gradient_scale() const {
@@ -269,28 +325,38 @@ Trainer::StepResult Trainer::gradients() {
   if (team_) {
     team_->phase("compute", step_);
     const double begin = monotonic_s();
+    if (share_) share_->sign(audit_due());
     own_gradients(losses, result);
     limp(monotonic_s() - begin);
     const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
-    if (tree_->span().size() > 0) team_->step_done(took / tree_->span().size());
-    // Another rank may be slower than this one; one that is dead or stopped is found by other means long before.
-    team_->comm().set_timeout(hooks_.timeout_s + 10 * slowest_s_);
+    const Exposed now = exposed();
+    result.compute_s = took - (now.gradients - exposed_before_.gradients) -
+                       (now.weights - exposed_before_.weights) - (now.pipeline - exposed_before_.pipeline);
+    if (share_ && !share_->leaves().empty())  // a worker that waits for another one is not slow itself
+      team_->step_done(result.compute_s / static_cast<double>(share_->leaves().size()));
+    expect_slowness();
     audit_gradients();
     sum_over_team(losses, result);
   } else {
+    const double begin = monotonic_s();
     own_gradients(losses, result);
-    if (tree_) {
-      std::memcpy(store_->grads().data, tree_->partials().at(0), store_->grads().bytes());
-      tree_->reset();
-    }
-    result.gradient_norm = std::sqrt(ops::sum_squares(context_, store_->grads()));
+    result.compute_s = monotonic_s() - begin - result.data_s;
+    if (recipe_.virtual_ranks > 1)
+      for (size_t f = 0; f < share_->holdings().folds().size(); ++f) {
+        const parallel::HeldFold& fold = share_->holdings().folds()[f];
+        std::memcpy(share_->store().grads().as<float>() + fold.begin, share_->partials(f).at(0),
+                    fold.size() * sizeof(float));
+      }
+    share_->reset();
+    result.gradient_norm = gradient_norm();
   }
   result.loss = tree_sum(losses) * static_cast<double>(gradient_scale());
   return result;
 }
 
 void Trainer::update(const StepResult& r) {
+  if (!share_) return;
   writer_->before_update();
   const double clip = recipe_.clip_norm;
   const float scale = clip > 0 && r.gradient_norm > clip ? static_cast<float>(clip / r.gradient_norm) : 1.0f;
@@ -386,12 +452,12 @@ checkpoint::TrainingState Trainer::state() const {
   return s;
 }
 
-void Trainer::save(const parallel::ShardedOptimizer& whole) {
+void Trainer::save() {
   collect_saves(true);
   std::vector<checkpoint::TensorToSave> tensors;
-  for (const nn::Parameter& p : store_->parameters())
+  for (const nn::Parameter& p : share_->store().parameters())
     tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
-  for (const NamedTensor& t : whole.state())
+  for (const NamedTensor& t : optimizer_->state())
     tensors.push_back({t.name, t.tensor, checkpoint::Part::kOptimizer});
   std::vector<checkpoint::Attachment> attachments;
   if (!hooks_.tokenizer_json.empty()) attachments.push_back({"tokenizer.json", hooks_.tokenizer_json});
@@ -433,7 +499,8 @@ void Trainer::evaluate() {
   if (team_) team_->phase("evaluate", step_);
   const double begin = monotonic_s();
   try {
-    summary_.evaluation = hooks_.evaluate(*model_);
+    if (share_) summary_.evaluation = hooks_.evaluate(*share_);
+    else return;
   } catch (const Error& e) {
     if (e.kind() == ErrorKind::kCancelled)
       return;  // the loop sees the request after the next step, saves and leaves
@@ -458,7 +525,21 @@ void Trainer::report(const StepResult& r, double seconds) {
                      std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
   smoothed_step_s_ = smoothed_step_s_ > 0 ? 0.95 * smoothed_step_s_ + 0.05 * seconds : seconds;
   summary_.loss = r.loss;
-  if (!speaks()) return;
+  const Exposed now = exposed(), before = exposed_before_;
+  std::map<std::string, double> anatomy{{"data", r.data_s}, {"compute", r.compute_s}, {"update", update_s_}};
+  if (team_) {
+    anatomy["wait for gradients"] = now.gradients - before.gradients;
+    anatomy["wait for weights"] = now.weights - before.weights;
+    anatomy["wait for agreement"] = now.agreement - before.agreement;
+    if (mesh_.line) anatomy["wait for stages"] = now.pipeline - before.pipeline;
+  }
+  double known = 0;
+  for (const auto& [what, spent_s] : anatomy) known += spent_s;
+  anatomy["other"] = std::max(0.0, seconds - known);
+  if (!speaks()) {
+    log_->write({{"event", "anatomy"}, {"step", step_}, {"time_s", seconds}, {"anatomy", anatomy}});
+    return;
+  }
   log_->write({{"event", "step"},
                {"step", step_},
                {"loss", r.loss},
@@ -469,6 +550,7 @@ void Trainer::report(const StepResult& r, double seconds) {
                {"mfu", mfu},
                {"time_s", seconds},
                {"data_s", r.data_s},
+               {"anatomy", anatomy},
                {"peak_bytes", peak_resident_bytes()},
                {"batch", next_batch_ - 1}});
   if (hooks_.quiet) return;
@@ -488,7 +570,9 @@ void Trainer::finish_batch(const StepResult& r) {
   const uint64_t batch = next_batch_;
   if (sound) {
     if (team_) team_->phase("update", step_);
+    const double begin = monotonic_s();
     update(r);
+    update_s_ = monotonic_s() - begin;
     ++step_;
     tokens_seen_ += static_cast<uint64_t>(recipe_.global_batch * recipe_.sequence_length);
   }
@@ -506,25 +590,38 @@ void Trainer::finish_batch(const StepResult& r) {
   if (schedule.phase_of(next_batch_ * static_cast<uint64_t>(recipe_.global_batch)) != data_phase_ && speaks())
     log_data(next_batch_);
   collect_saves(false);
+}
+
+void Trainer::account(const StepResult& r) {
   const double seconds = monotonic_s() - batch_began_s_;
   busy_s_ += seconds;
   ++batches_done_;
-  if (sound) report(r, seconds);
+  if (last_sound_) report(r, seconds);
 }
 
 // One batch, from its samples to the next weights.
 void Trainer::one_batch() {
   batch_began_s_ = monotonic_s();
-  if (!team_) return finish_batch(gradients());
+  exposed_before_ = exposed();
+  if (!team_) {
+    const StepResult r = gradients();
+    finish_batch(r);
+    return account(r);
+  }
   inject_chaos();
   const StepResult r = gradients();
   if (std::exchange(flip_gradients_, false)) flip_gradient_sum();
   vote(r);
   finish_batch(r);
   pending_.reset();
-  share_values(team_->size());
-  if (hooks_.zero_stage > 0) store_->refresh(context_);
-  values_hash_ = hash128(store_->values().data, store_->values().bytes());
+  try {
+    share_values();
+  } catch (const comm::PeerError&) {
+    account(r);  // the step is done all the same
+    throw;
+  }
+  if (share_) values_hash_ = hash_held_values();
+  account(r);
 }
 
 RunSummary Trainer::run() {
@@ -550,15 +647,15 @@ RunSummary Trainer::run() {
       const bool sound = step_ > before;
       if (sound && (stop || last || step_ % recipe_.checkpoint_every == 0)) {
         if (team_) save_if_settled();
-        else save(*optimizer_);
+        else save();
       }
       if (sound && recipe_.eval_every && step_ % recipe_.eval_every == 0) evaluate(), evaluated = step_;
       if (stop && !last) {
         if (team_) finish_together();
         collect_saves(true);
         log_->write({{"event", "stop"}, {"step", step_}});
-        fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved in {}. The same command continues.",
-             step_, recipe_.steps, summary_.checkpoint);
+        fail(ErrorKind::kCancelled, "stopped at step {} of {}; saved{}. The same command continues.", step_,
+             recipe_.steps, summary_.checkpoint.empty() ? "" : " in " + summary_.checkpoint);
       }
       if (team_ && regroup_after_ && !last) regroup();
     } catch (const comm::PeerError& e) {
@@ -586,6 +683,7 @@ RunSummary Trainer::run() {
                  std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
   log_->write({{"event", "end"},
                {"step", step_},
+               {"rank", team_ ? team_->rank() : 0},
                {"loss", summary_.loss},
                {"seconds", busy_s_},
                {"tokens_per_s", summary_.tokens_per_s},

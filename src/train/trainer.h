@@ -8,24 +8,28 @@
 //               (Usage, naming what differs). The first step after it is compared with what the run before recorded: loss
 //               and gradient norm must be equal to the bit, or Internal says which differs and why that can be
 // Determinism   weights after step n depend on (recipe identity, dataset, candidates, threads), not on crashes, evaluation or logging
+// Layouts       recipe.layout over the workers of a team (parallel/mesh.h); weights do not depend on it (docs/same-bits.md). A death
+//               is made good from the others' memory where somebody still has the state, else from the newest checkpoint
 // Stops         Ctrl-C or SIGTERM: finishes the step, saves, throws Cancelled (exit code 75)
 // Errors        Numeric: a bad loss under policy "stop", or max_skips in a row. Storage: a checkpoint that could not be written is a
 //               warning in the log; the final one is an error
 #pragma once
+#include <atomic>
 #include <functional>
+#include <future>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 
 #include "checkpoint/background_writer.h"
-#include "comm/tree.h"
 #include "data/loader/feed.h"
 #include "data/loader/prefetcher.h"
 #include "io/faulty_file_system.h"
-#include "model/transformer.h"
+#include "parallel/mesh.h"
 #include "parallel/sharded_optimizer.h"
 #include "tensor/buffer.h"
 #include "train/ledger.h"
 #include "train/loss_watch.h"
+#include "train/model_share.h"
 #include "train/recipe.h"
 #include "train/run_log.h"
 #include "train/team.h"
@@ -40,14 +44,13 @@ struct Evaluation {
 
 // What the trainer asks of the program around it.
 struct TrainerHooks {
-  std::function<Evaluation(Transformer&)> evaluate;  // may be empty
-  std::string tokenizer_json;                        // kept in every checkpoint
-  bool quiet = false;                                // no progress line
-  Team* team = nullptr;                              // the other workers; null: this process is alone
-  int zero_stage = 0;                                // with a team: parallel/shard_plan.h
-  double timeout_s = 8;                              // with a team: of a collective, beside computing
-  bool chaos = false;                                // obey RUN/chaos/<worker>: stoker chaos only
-  io::FaultyFileSystem* faulty = nullptr;            // with chaos: what this process stores through
+  std::function<Evaluation(Scorer&)> evaluate;  // may be empty
+  std::string tokenizer_json;                   // kept in every checkpoint
+  bool quiet = false;                           // no progress line
+  Team* team = nullptr;                         // the other workers; null: this process is alone
+  double timeout_s = 8;                         // with a team: of a collective, beside computing
+  bool chaos = false;                           // obey RUN/chaos/<worker>: stoker chaos only
+  io::FaultyFileSystem* faulty = nullptr;       // with chaos: what this process stores through
   int64_t audit_every = 0;  // with a team: check each other's gradients every so many batches
   int64_t until = 0;        // stop and save after this step, as if asked to; 0: never
 };
@@ -61,7 +64,6 @@ struct RunSummary {
 
 // Fills in what a recipe leaves to the dataset: the vocabulary.
 void resolve_with_dataset(Recipe& recipe, const data::Feed& feed);
-MicroBatch view(const data::Batch& batch);
 
 class Trainer {
  public:
@@ -72,7 +74,12 @@ class Trainer {
 
  private:
   struct StepResult {
-    double loss = 0, gradient_norm = 0, data_s = 0;
+    double loss = 0, gradient_norm = 0, data_s = 0, compute_s = 0;
+  };
+  // Seconds that this process has waited for others since its generation formed, by what for: sums of gradients, values of
+  // weights, the other stages of its pipeline, agreement (votes, losses, norms).
+  struct Exposed {
+    double gradients = 0, weights = 0, pipeline = 0, agreement = 0;
   };
   void begin_or_resume();
   void restore(const checkpoint::Checkpoint& saved);
@@ -83,7 +90,7 @@ class Trainer {
   void check_replay(const StepResult& step);
   bool react(const StepResult& step);  // true: the update happens
   void roll_back(const std::string& why);
-  void save(const parallel::ShardedOptimizer& whole);
+  void save();
   void resolve_schedule();
   void one_batch();
   float gradient_scale() const;
@@ -91,15 +98,27 @@ class Trainer {
   void log_data(uint64_t batch);
   std::vector<SourceShare> sources_of_batch(uint64_t batch) const;
   void own_gradients(std::vector<double>& losses, StepResult& result);
+  double gradient_norm();
+  void fill_values(const std::function<void(const nn::Parameter&, float*)>& read);
+  float* gradient_sum(const parallel::HeldBlock& block, size_t count) const;
+  Hash128 hash_values(int64_t worker) const;
+  Hash128 hash_held_values() const;
   void finish_batch(const StepResult& step);
+  void account(const StepResult& step);
 
   // With a team (trainer_team.cpp)
   Progress progress() const;
   void regroup();
   void synchronise();
   void begin_together();
-  void move_state(const parallel::MovePlan& plan, parallel::ShardedOptimizer& next);
-  void share_values(int workers);
+  void move_state(const parallel::MovePlan& plan, const parallel::ShardedOptimizer* from,
+                  parallel::ShardedOptimizer* to);
+  void wait_for_workers();
+  void start_over();
+  void find_place();
+  void expect_slowness();
+  Exposed exposed() const;
+  void share_values();
   void wait_for_data();
   void share_counters(int source);
   void take_place();
@@ -113,16 +132,24 @@ class Trainer {
   int64_t saved_part(bool wait);
   void settle_save(std::span<const int64_t> parts);
   void drop_save();
+  void forget_save();
+  bool hash_stored_weights(bool wait);
   void add_replay_record();
   void inject_chaos();
   void limp(double computed_s);
   void flip_gradient_sum();
   // A second opinion on gradients (trainer_audit.cpp)
+  bool audit_due() const;
   void audit_gradients();
-  Hash128 gradient_hash(int rank);
+  Hash128 gradient_hash(int64_t replica);
   void discard_damaged();
   void name_liar(int rank, const std::string& what);
-  std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(int workers, int rank);
+  std::unique_ptr<ModelShare> share_of(const LayoutSpec& layout, int64_t rank);
+  std::unique_ptr<parallel::ShardedOptimizer> optimizer_for(ModelShare& share);
+  // Do replicas deal the updates between them?
+  bool shards() const { return mesh_.layout.zero_stage > 0; }
+  bool shards_gradients() const { return mesh_.layout.zero_stage >= 2; }
+  bool shards_values() const { return mesh_.layout.zero_stage == 3; }
   bool speaks() const { return !hooks_.team || hooks_.team->rank() == 0; }
   void collect_saves(bool wait);
   void evaluate();
@@ -134,16 +161,14 @@ class Trainer {
   io::FileSystem& fs_;
   ops::Context context_;
   std::unique_ptr<data::Feed> loader_;
-  std::unique_ptr<nn::ParameterStore> store_;
+  parallel::Mesh mesh_;                // alone: one worker
+  std::unique_ptr<ModelShare> share_;  // none: a spare worker
   std::unique_ptr<parallel::ShardedOptimizer> optimizer_;
-  std::unique_ptr<Transformer> model_;
-  std::unique_ptr<comm::TreeAccumulator> tree_;
   std::unique_ptr<data::Prefetcher> prefetcher_;
   std::unique_ptr<checkpoint::Store> checkpoints_;
   std::unique_ptr<checkpoint::BackgroundWriter> writer_;
   std::unique_ptr<RunLog> log_;
   LossWatch watch_;
-  data::Batch batch_;
   double peak_flops_ = 0;
 
   int64_t step_ = 0;  // done
@@ -168,14 +193,18 @@ class Trainer {
     int64_t mine;  // as the vote says it
     std::string directory;
     std::optional<Hash128> weights;
+    std::future<Hash128>
+        hashing;  // rank 0 of a pipeline, once all parts are stored: the weights, from the files
   };
   std::optional<SharedSave> shared_save_;  // of this generation, not committed yet
   std::vector<Buffer> part_copies_;        // lent to the writer
+  std::atomic<bool> stop_hashing_ = false;
   std::unique_ptr<Ledger> ledger_;
-  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false,
-       flip_shard_ = false;
-  int held_rank_ = -1;
+  bool has_state_ = false, stop_agreed_ = false, regroup_after_ = false, flip_gradients_ = false;
+  int held_rank_ = -1, held_workers_ = 0;
   bool last_sound_ = false;
+  Exposed exposed_before_;  // of the batch in progress
+  double shared_s_ = 0, update_s_ = 0;
   double batch_began_s_ = 0, busy_s_ = 0, slowest_s_ = 0, limp_until_s_ = 0;
   int64_t batches_done_ = 0;
 };

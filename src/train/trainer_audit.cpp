@@ -13,59 +13,64 @@ struct Opinion {
   Hash128 own, neighbour;
 };
 
-Hash128 hash_of(comm::TreeAccumulator& tree, size_t elements) {
-  Hash128 out;
-  std::vector<Hash128> parts;
-  for (const float* p : tree.partials()) parts.push_back(hash128(p, elements * sizeof(float)));
-  return hash128(parts.data(), parts.size() * sizeof(Hash128));
-}
-
 }  // namespace
 
-// The hash of the subtrees of `rank`, computed here. Leaves store_->grads() in disorder: call before the sum is there.
-Hash128 Trainer::gradient_hash(int rank) {
-  const comm::LeafSpan leaves = team_->spans().at(static_cast<size_t>(rank));
-  const auto elements = static_cast<size_t>(store_->grads().count());
-  const int64_t per_leaf = recipe_.global_batch / recipe_.micro_batch / recipe_.virtual_ranks;
-  comm::TreeAccumulator tree(leaves, recipe_.virtual_ranks, elements);
-  data::Batch batch;
-  for (int v = leaves.begin; v < leaves.end; ++v) {
-    store_->zero_grads();
-    for (int64_t m = 0; m < per_leaf; ++m) {
-      const int64_t at = (v * per_leaf + m) * recipe_.micro_batch;
-      loader_->fill(next_batch_ * static_cast<uint64_t>(recipe_.global_batch) + static_cast<uint64_t>(at),
-                    recipe_.micro_batch, batch);
-      (void)model_->forward_backward(view(batch), gradient_scale());
-    }
-    std::copy_n(store_->grads().as<float>(), elements, tree.open(v));
-    tree.close(v);
-  }
-  return hash_of(tree, elements);
+// What a replica adds to the sums, computed here (all stages of a pipeline together, all replicas at the same time). Leaves the store's
+// gradients in disorder: call before the sum is there.
+Hash128 Trainer::gradient_hash(int64_t replica) {
+  const auto rows = static_cast<uint64_t>(recipe_.micro_batch),
+             batch = static_cast<uint64_t>(recipe_.global_batch),
+             per_leaf = batch / static_cast<uint64_t>(recipe_.virtual_ranks);
+  const std::vector<int> leaves = share_->leaves_of(replica);
+  uint64_t done = 0;  // samples
+  return share_->repeat(
+      replica,
+      [&](data::Batch& b) {
+        const auto leaf = static_cast<uint64_t>(leaves.at(static_cast<size_t>(done / per_leaf)));
+        loader_->fill(next_batch_ * batch + leaf * per_leaf + done % per_leaf, recipe_.micro_batch, b);
+        done += rows;
+      },
+      gradient_scale());
 }
 
-// Each worker repeats its neighbour's share. Where the two do not agree, everybody repeats it, and who differs from the majority of
-// these lies.
+bool Trainer::audit_due() const {
+  return hooks_.audit_every > 0 && next_batch_ % static_cast<uint64_t>(hooks_.audit_every) == 0 &&
+         mesh_.shards() > 1;
+}
+
+// Each replica repeats its neighbour's share, stage by stage. Where two do not agree, everybody repeats it, and who differs from the
+// majority of these lies.
 void Trainer::audit_gradients() {
-  const bool due = hooks_.audit_every > 0 && next_batch_ % static_cast<uint64_t>(hooks_.audit_every) == 0;
-  if (std::exchange(flip_shard_, false) && !tree_->partials().empty())
-    *reinterpret_cast<uint8_t*>(tree_->partials().front()) ^= 0x04;
-  const int n = team_->size(), me = team_->rank();
-  if (!due || n < 2) return;
+  if (!audit_due()) return;
+  const int replicas = mesh_.shards();
   team_->phase("audit", step_);
-  const Opinion mine{hash_of(*tree_, static_cast<size_t>(store_->grads().count())),
-                     gradient_hash((me + 1) % n)};
-  std::vector<Opinion> said(static_cast<size_t>(n));
-  team_->comm().all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(said)));
+  const auto all_say = [&]<typename Said>(const Said& mine) {
+    std::vector<Said> said(static_cast<size_t>(team_->size()));
+    team_->comm().all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(said)));
+    return said;
+  };
+  // The rank of the same stage in the replica before.
+  const auto auditor_of = [&](int rank) {
+    MeshCoordinates at = mesh_coordinates(mesh_.layout, rank);
+    at.data = (at.data + replicas - 1) % replicas;
+    return static_cast<int>(mesh_rank(mesh_.layout, at));
+  };
+  Opinion mine;
+  if (share_) mine = {share_->signature(), gradient_hash((mesh_.at.data + 1) % replicas)};
+  const std::vector<Opinion> said = all_say(mine);
+  const auto members = static_cast<int>(mesh_.layout.world_size());
   int suspect = -1;
-  for (int r = 0; r < n && suspect < 0; ++r)
-    if (said[static_cast<size_t>(r)].own != said[static_cast<size_t>((r + n - 1) % n)].neighbour) suspect = r;
+  for (int r = 0; r < members && suspect < 0; ++r)
+    if (said[static_cast<size_t>(r)].own != said[static_cast<size_t>(auditor_of(r))].neighbour) suspect = r;
   if (suspect < 0) return;
-  const int auditor = (suspect + n - 1) % n;
-  const Hash128 again = gradient_hash(suspect);
-  std::vector<Hash128> votes(static_cast<size_t>(n));
-  team_->comm().all_gather(std::as_bytes(std::span(&again, 1)), std::as_writable_bytes(std::span(votes)));
+  const int auditor = auditor_of(suspect);
+  const MeshCoordinates place = mesh_coordinates(mesh_.layout, suspect);
+  const std::vector<Hash128> votes = all_say(share_ ? gradient_hash(place.data) : Hash128{});
   const auto agree = [&](const Hash128& hash) {
-    return std::count(votes.begin(), votes.end(), hash) * 2 > n;
+    int same = 0;
+    for (const int64_t r : mesh_group(mesh_.layout, suspect, MeshAxis::kData))
+      same += votes[static_cast<size_t>(r)] == hash;
+    return same * 2 > replicas;
   };
   const bool owner_right = agree(said[static_cast<size_t>(suspect)].own);
   const bool auditor_right = agree(said[static_cast<size_t>(auditor)].neighbour);

@@ -23,12 +23,17 @@ void Trainer::inject_chaos() {
   const std::string what = io::read_text(real, path, 4096);
   real.remove(path);
   const auto is = [&](std::string_view kind) { return what.starts_with(kind); };
-  if (is("flip-weights")) {
-    const TensorView values = store_->values();
-    static_cast<uint8_t*>(values.data)[values.bytes() / 3] ^= 0x10;
+  if (is("flip-weights") && share_) {
+    const auto own = share_->holdings().owned(mesh_.layout.data, mesh_.at.data);
+    if (shards_values() && !own.empty()) {
+      *reinterpret_cast<uint8_t*>(optimizer_->value(own.front())) ^= 0x10;
+    } else {
+      const TensorView values = share_->store().values();
+      static_cast<uint8_t*>(values.data)[values.bytes() / 3] ^= 0x10;
+    }
   }
-  if (is("flip-gradients")) flip_gradients_ = true;
-  if (is("flip-shard")) flip_shard_ = true;
+  if (is("flip-gradients")) flip_gradients_ = share_ != nullptr;
+  if (is("flip-shard") && share_) share_->flip_once();
   if (is("half-open")) team_->arm({comm::FaultKind::kHalfOpen, 0, 0, 0});
   if (is("drop")) team_->arm({comm::FaultKind::kDrop, 0, 0, 0});
   if (is("delay")) team_->arm({comm::FaultKind::kDelay, 0, kDelay_s, 0});
@@ -38,12 +43,15 @@ void Trainer::inject_chaos() {
     hooks_.faulty->arm(io::Fault::kFullDisk, hooks_.faulty->operations(), kFullFor);
 }
 
-// Where it matters: in the first range whose update this rank makes.
+// Where it matters: in the first block whose update this rank makes.
 void Trainer::flip_gradient_sum() {
-  const auto ranges = parallel::held_ranges(hooks_.zero_stage, static_cast<size_t>(store_->grads().count()),
-                                            team_->size(), team_->rank());
-  const size_t at = ranges.empty() ? 0 : ranges.front().begin;
-  *reinterpret_cast<uint8_t*>(store_->grads().as<float>() + at) ^= 0x10;
+  const int64_t n = mesh_.layout.data;
+  for (const parallel::HeldFold& fold : share_->holdings().folds())
+    for (const int64_t worker : {mesh_.at.data, (mesh_.at.data + n - 1) % n})
+      for (const parallel::HeldBlock& block : share_->holdings().owned_blocks(fold, n, worker)) {
+        *reinterpret_cast<uint8_t*>(gradient_sum(block, block.size)) ^= 0x10;
+        return;
+      }
 }
 
 // Half speed.

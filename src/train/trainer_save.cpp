@@ -24,39 +24,43 @@ Hash128 hash_of_weights(const nn::ParameterStore& store) {
 
 }  // namespace
 
-// The rows that this rank stores: of each parameter those that end in its shard. A row across a cut begins in the shard before,
-// which this rank mirrors, so it has all of it.
+// What this rank stores: of each parameter that its replica's stage trains the rows that end in its shard. A row across a cut begins
+// in the shard before, which this rank mirrors, so it has all of it.
 std::vector<checkpoint::TensorToSave> Trainer::own_part() {
-  const int n = team_->size(), me = team_->rank();
-  const auto elements = static_cast<size_t>(store_->values().count());
-  const auto cuts = parallel::shard_cuts(elements, n);
-  const size_t begin = cuts[static_cast<size_t>(me)], end = cuts[static_cast<size_t>(me) + 1];
-  const auto* base = store_->values().as<float>();
   std::vector<checkpoint::TensorToSave> out;
-  for (const nn::Parameter& p : store_->parameters()) {
+  if (!share_) return out;
+  const int64_t n = mesh_.layout.data, me = mesh_.at.data;
+  const nn::ParameterStore& store = share_->store();
+  const std::vector<parallel::Range> mine = share_->holdings().owned(n, me);
+  for (const nn::Parameter& p : store.parameters()) {
+    if (!p.trained) continue;
     const TensorView& value = p.weight.value;
     const int64_t rows = value.shape[0];
-    const size_t first = static_cast<size_t>(value.as<float>() - base),
-                 row = static_cast<size_t>(value.count() / rows);
+    const auto row = static_cast<size_t>(value.count() / rows);
     const auto row_of = [&](size_t at) {
-      return at <= first ? int64_t{0} : std::min(rows, static_cast<int64_t>((at - first) / row));
+      return at <= p.flat ? int64_t{0} : std::min(rows, static_cast<int64_t>((at - p.flat) / row));
     };
-    const int64_t from = row_of(begin), to = me + 1 == n ? rows : row_of(end);
-    if (from >= to) continue;
-    out.push_back({p.row.name, value.slice_rows(from, to), checkpoint::Part::kWeights, from, rows});
-    if (hooks_.zero_stage == 0) continue;
-    const parallel::Range flat{first + static_cast<size_t>(from) * row,
-                               first + static_cast<size_t>(to) * row};
-    for (auto& [name, copy] : optimizer_->copy_state(p.row.name, flat)) {
+    for (const parallel::Range& shard : mine) {
+      const int64_t from = row_of(shard.begin), to = row_of(shard.end);
+      if (from >= to) continue;
+      const parallel::Range flat{p.flat + static_cast<size_t>(from) * row,
+                                 p.flat + static_cast<size_t>(to) * row};
       auto dims = value.shape.dims();
       dims[0] = to - from;
-      out.push_back({name, view_of(static_cast<float*>(copy.data()), Shape(dims)),
-                     checkpoint::Part::kOptimizer, from, rows});
-      part_copies_.push_back(std::move(copy));
+      out.push_back(
+          {p.row.name,
+           shards_values() ? view_of(optimizer_->value(flat), Shape(dims)) : value.slice_rows(from, to),
+           checkpoint::Part::kWeights, from, rows});
+      if (!shards()) continue;
+      for (auto& [name, copy] : optimizer_->copy_state(p.row.name, flat)) {
+        out.push_back({name, view_of(static_cast<float*>(copy.data()), Shape(dims)),
+                       checkpoint::Part::kOptimizer, from, rows});
+        part_copies_.push_back(std::move(copy));
+      }
     }
   }
-  if (hooks_.zero_stage > 0) return out;
-  for (const NamedTensor& t : optimizer_->state()) {  // everybody has all of it: dealt evenly
+  if (shards()) return out;
+  for (const NamedTensor& t : optimizer_->state()) {  // every replica has all of it: dealt evenly
     const int64_t rows = t.tensor.shape[0], from = rows * me / n, to = rows * (me + 1) / n;
     if (from < to)
       out.push_back({t.name, t.tensor.slice_rows(from, to), checkpoint::Part::kOptimizer, from, rows});
@@ -76,9 +80,11 @@ void Trainer::save_together() {
   std::vector<checkpoint::Attachment> attachments;
   if (speaks() && !hooks_.tokenizer_json.empty())
     attachments.push_back({"tokenizer.json", hooks_.tokenizer_json});
-  shared_save_ = SharedSave{step_, monotonic_s(), kNothing, {}, {}};
+  shared_save_.emplace(SharedSave{step_, monotonic_s(), kNothing, {}, {}, {}});
   if (speaks()) {
-    shared_save_->weights = hash_of_weights(*store_);
+    log_data(next_batch_);
+    if (mesh_.layout.pipeline == 1 && !shards_values())
+      shared_save_->weights = hash_of_weights(share_->store());
     record_for_ = step_;
     recorded_.reset();
   }
@@ -88,14 +94,21 @@ void Trainer::save_together() {
 // A save that the team has not agreed on never happened.
 void Trainer::drop_save() {
   (void)writer_->wait();
+  forget_save();
+}
+
+void Trainer::forget_save() {
+  stop_hashing_ = true;
   shared_save_.reset();
+  stop_hashing_ = false;
   part_copies_.clear();
 }
 
 // What this rank says in the vote.
 int64_t Trainer::saved_part(bool wait) {
   if (!shared_save_) return kNothing;
-  if (shared_save_->mine != kNothing) return shared_save_->mine;
+  if (shared_save_->mine == kFailed) return kFailed;
+  if (shared_save_->mine != kNothing) return hash_stored_weights(wait) ? shared_save_->mine : kNothing;
   const auto done = wait ? writer_->wait() : writer_->poll();
   if (!done) return kNothing;
   part_copies_.clear();
@@ -112,7 +125,24 @@ int64_t Trainer::saved_part(bool wait) {
                        {"bytes", done->bytes},       {"staged_bytes", done->staged_bytes}};
   if (done->error) event["error"] = done->error->what();
   log_->write(event);
-  return shared_save_->mine;
+  return shared_save_->mine == kFailed || hash_stored_weights(wait) ? shared_save_->mine : kNothing;
+}
+
+// Rank 0 of a pipeline, or of sharded weights, has never seen all of them: when all parts are stored (settle_save begins it) it reads them, beside the
+// training, and holds its own vote back until then.
+bool Trainer::hash_stored_weights(bool wait) {
+  SharedSave& save = *shared_save_;
+  if (!speaks() || save.weights) return true;
+  if (!save.hashing.valid()) return false;
+  if (!wait && save.hashing.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
+  try {
+    save.weights = save.hashing.get();
+  } catch (const Error& e) {
+    team_->note("storage", fmt::format("{} on {} could not read back the checkpoint of step {}: {}",
+                                       team_->worker(), team_->host(), save.step, e.what()));
+    save.mine = kFailed;
+  }
+  return true;
 }
 
 // After a vote: everybody knows what everybody has stored.
@@ -122,8 +152,18 @@ void Trainer::settle_save(std::span<const int64_t> parts) {
     record_for_.reset();
     return shared_save_.reset();
   }
-  if (std::any_of(parts.begin(), parts.end(), [&](int64_t p) { return p != shared_save_->step; })) return;
-  const SharedSave save = *std::exchange(shared_save_, std::nullopt);
+  const auto stored = [&](int64_t p) { return p == shared_save_->step; };
+  if (speaks() && !shared_save_->weights && !shared_save_->hashing.valid() && stored(shared_save_->mine) &&
+      std::all_of(parts.begin() + 1, parts.end(), stored))
+    shared_save_->hashing =
+        std::async(std::launch::async, [this, directory = shared_save_->directory, writers = team_->size()] {
+          return checkpoints_->weights_hash(directory, writers, [this](uint64_t) {
+            if (stop_hashing_) fail(ErrorKind::kCancelled, "the save was given up");
+          });
+        });
+  if (!std::all_of(parts.begin(), parts.end(), stored)) return;
+  const SharedSave save = std::move(*shared_save_);
+  shared_save_.reset();
   if (!speaks()) return;
   std::string why;
   if (!team_->may_commit(&why))
@@ -178,11 +218,14 @@ void Trainer::finish_together() {
       team_->comm().all_reduce(std::span(missing), comm::Reduce::kMax, kPatience_s);
       if (missing[0]) {
         if (!shared_save_ || shared_save_->step != step_) save_together();
-        const int64_t mine = saved_part(true);
         std::vector<int64_t> parts(static_cast<size_t>(team_->size()));
-        team_->comm().all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(parts)),
-                                 kPatience_s);
-        settle_save(parts);
+        do {
+          const int64_t mine = saved_part(true);
+          team_->comm().all_gather(std::as_bytes(std::span(&mine, 1)),
+                                   std::as_writable_bytes(std::span(parts)), kPatience_s);
+          settle_save(parts);
+        } while (std::count(parts.begin(), parts.end(), kNothing) > 0 &&
+                 std::count(parts.begin(), parts.end(), kFailed) == 0);
         std::vector<int64_t> there{team_->rank() == 0 && checkpoints_->find(step_) ? 1 : 0};
         team_->comm().all_reduce(std::span(there), comm::Reduce::kMax, kPatience_s);
         if (!there[0])

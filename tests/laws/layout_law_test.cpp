@@ -1,5 +1,6 @@
-// The law of layouts: the weights after n steps are the same bytes for every number of workers, with and without sharded optimizer
-// state, and through the death of a worker. Real training of a small model by the real trainer, in real processes over shared
+// The law of layouts: the weights after n steps are the same bytes for every number of workers, ZeRO stage, pipeline split and
+// schedule, with and without recomputation, audited or not, and through the death of a worker. Real training of a small model by the
+// real trainer, in real processes over shared
 // memory; a worker dies by kill -9 in the middle of a step.
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -58,17 +59,21 @@ class Law : public testing::Test {
     put("manifest.json", m.to_json());
   }
 
-  static train::Recipe recipe(const std::string& run) {
+  using Settings = std::vector<std::string>;  // as --set
+
+  static train::Recipe recipe(const std::string& run, const Settings& settings) {
     return train::parse_recipe(fmt::format(R"(
 [run]
 dir = "{}"
 [model]
 family = "llama"
-layers = 2
-hidden = 128
+layers = 4
+hidden = 64
 heads = 4
-ffn = 320
+kv_heads = 2
+ffn = 160
 vocab = 512
+tied_embeddings = true
 [data]
 path = "{}/data"
 sequence_length = 32
@@ -84,11 +89,11 @@ precision = "fp32"
 every = 1000
 )",
                                            run, root_, kSteps, kBatch),
-                               "law", {});
+                               "law", settings);
   }
 
   // One worker process. dies_at: kills itself while it computes that step.
-  [[noreturn]] static void worker(const std::string& run, const std::string& name, int zero_stage,
+  [[noreturn]] static void worker(const std::string& run, const std::string& name, const Settings& settings,
                                   const std::string& token, int address_pipe, bool dies) {
     int code = 1;
     try {
@@ -104,8 +109,8 @@ every = 1000
       train::TrainerHooks hooks;
       hooks.quiet = true;
       hooks.team = &team;
-      hooks.zero_stage = zero_stage;
       hooks.timeout_s = 60;
+      hooks.audit_every = 3;  // workers that repeat one another's work change nothing
       std::thread executioner;
       if (dies)
         executioner = std::thread([&run] {
@@ -113,7 +118,7 @@ every = 1000
             std::this_thread::sleep_for(std::chrono::milliseconds(1));
           kill(getpid(), SIGKILL);
         });
-      train::Trainer trainer(recipe(run), hooks, io::real_file_system());
+      train::Trainer trainer(recipe(run, settings), hooks, io::real_file_system());
       trainer.run();
       code = 0;
     } catch (const elastic::Released&) {
@@ -131,15 +136,17 @@ every = 1000
         .hex();
   }
 
-  static std::string single() {
-    const std::string run = root_ + "/single";
+  // What one worker makes of the settings that decide the bits.
+  static std::string single(const Settings& settings = {}) {
+    std::string run = root_ + "/single";
+    for (const std::string& s : settings) run += "," + s;
     if (!std::filesystem::exists(run)) {
       const pid_t pid = fork();  // the parent must stay without threads: it forks the others
       if (pid == 0) {
         try {
           train::TrainerHooks hooks;
           hooks.quiet = true;
-          train::Trainer(recipe(run), hooks, io::real_file_system()).run();
+          train::Trainer(recipe(run, settings), hooks, io::real_file_system()).run();
         } catch (const std::exception& e) {
           fmt::print(stderr, "single: {}\n", e.what());
           _exit(1);
@@ -154,15 +161,16 @@ every = 1000
   }
 
   // The coordinator lives in a process of its own: gRPC and fork do not mix.
-  static std::string team(int workers, int zero_stage, int victim) {
-    const std::string run = fmt::format("{}/w{}z{}v{}", root_, workers, zero_stage, victim);
+  static std::string team(int workers, const Settings& settings, int victim = -1) {
+    std::string run = fmt::format("{}/w{}v{}", root_, workers, victim);
+    for (const std::string& s : settings) run += "," + s;
     const std::string token = net::new_token();
     int addresses[2];
     if (pipe(addresses) != 0) ADD_FAILURE() << "pipe";
     std::vector<pid_t> pids;
     for (int w = 0; w < workers; ++w) {
       const pid_t pid = fork();
-      if (pid == 0) worker(run, fmt::format("w{}", w), zero_stage, token, addresses[0], w == victim);
+      if (pid == 0) worker(run, fmt::format("w{}", w), settings, token, addresses[0], w == victim);
       pids.push_back(pid);
     }
     int done[2];
@@ -191,7 +199,8 @@ every = 1000
     (void)!write(done[1], "x", 1);
     waitpid(coordinator, nullptr, 0);
     for (int fd : {addresses[0], addresses[1], done[0], done[1]}) close(fd);
-    const auto check = train::check_ledger(run + "/ledger.jsonl", kSteps, kBatch);
+    const auto batch = static_cast<uint64_t>(recipe(run, settings).global_batch);
+    const auto check = train::check_ledger(run + "/ledger.jsonl", kSteps, batch);
     EXPECT_EQ(check.batches, static_cast<uint64_t>(kSteps));
     EXPECT_EQ(check.lost, 0u);
     EXPECT_EQ(check.repeated, 0u);
@@ -203,19 +212,67 @@ every = 1000
 
 TEST_F(Law, AnyNumberOfWorkersGivesTheSameWeights) {
   const std::string truth = single();
-  for (int workers : {1, 2, 3, 4, 7, 8}) EXPECT_EQ(team(workers, 0, -1), truth) << workers << " workers";
+  for (int workers : {1, 2, 3, 4, 7, 8}) EXPECT_EQ(team(workers, {}), truth) << workers << " workers";
 }
 
-TEST_F(Law, ShardedOptimizerStateGivesTheSameWeights) {
+TEST_F(Law, ShardingGivesTheSameWeights) {
   const std::string truth = single();
-  for (int workers : {2, 3, 4, 7}) EXPECT_EQ(team(workers, 1, -1), truth) << workers << " workers";
+  for (const char* zero : {"layout.zero_stage=1", "layout.zero_stage=2", "layout.zero_stage=3"})
+    for (int workers : {2, 3, 4, 7, 8}) EXPECT_EQ(team(workers, {zero}), truth) << zero << ", " << workers;
+  EXPECT_EQ(team(3, {"layout.zero_stage=3", "train.recompute=full"}), truth);
+  EXPECT_EQ(team(3, {"layout.zero_stage=3", "train.recompute=selective"}), truth);
+}
+
+TEST_F(Law, PipelinesGiveTheSameWeights) {
+  const std::string truth = single();
+  const Settings two{"layout.pipeline=2"}, four{"layout.pipeline=4"};
+  EXPECT_EQ(team(2, two), truth);
+  EXPECT_EQ(team(4, four), truth);
+  EXPECT_EQ(team(4, {"layout.pipeline=2", "layout.zero_stage=1"}), truth);
+  EXPECT_EQ(team(7, {"layout.pipeline=2", "train.recompute=full"}), truth) << "one spare";
+  EXPECT_EQ(team(8, {"layout.pipeline=4", "layout.zero_stage=1", "train.recompute=selective"}), truth);
+}
+
+TEST_F(Law, SchedulesGiveTheSameWeights) {
+  const std::string truth = single();
+  EXPECT_EQ(team(2, {"layout.pipeline=2", "layout.schedule=interleaved", "layout.virtual_stages=2"}), truth);
+  EXPECT_EQ(team(4, {"layout.pipeline=4", "layout.schedule=zero-bubble"}), truth);
+  EXPECT_EQ(team(4, {"layout.pipeline=2", "layout.schedule=gpipe"}), truth);
+}
+
+// Several micro-batches a virtual rank, and an untied head: the other ways through the accumulation.
+TEST_F(Law, SeveralMicroBatchesGiveTheSameWeights) {
+  const Settings settings{"train.virtual_ranks=2", "train.global_batch=16", "model.tied_embeddings=false"};
+  const std::string truth = single(settings);
+  for (const char* schedule : {"1f1b", "zero-bubble"}) {
+    Settings s = settings;
+    s.insert(s.end(), {"layout.pipeline=2", std::string("layout.schedule=") + schedule});
+    EXPECT_EQ(team(2, s), truth) << schedule;
+    EXPECT_EQ(team(4, s), truth) << schedule;
+    s.push_back("layout.zero_stage=2");
+    EXPECT_EQ(team(4, s), truth) << schedule;
+  }
+  for (const char* zero : {"layout.zero_stage=2", "layout.zero_stage=3"}) {
+    Settings s = settings;
+    s.push_back(zero);
+    EXPECT_EQ(team(2, s), truth) << zero;
+    EXPECT_EQ(team(3, s), truth) << zero << ", one without virtual ranks";
+  }
 }
 
 TEST_F(Law, ADeathDoesNotChangeTheWeights) {
   const std::string truth = single();
-  for (int zero_stage : {0, 1})
-    for (int victim : {0, 2})
-      EXPECT_EQ(team(3, zero_stage, victim), truth) << "stage " << zero_stage << ", rank of " << victim;
+  for (const char* zero :
+       {"layout.zero_stage=0", "layout.zero_stage=1", "layout.zero_stage=2", "layout.zero_stage=3"})
+    for (int victim : {0, 2}) EXPECT_EQ(team(3, {zero}, victim), truth) << zero << ", rank of " << victim;
+  EXPECT_EQ(team(2, {"layout.zero_stage=3"}, 1), truth) << "what was shared is whole again";
+}
+
+// Two pipelines of two: after the death one of them goes on with what the others hold, and a spare.
+TEST_F(Law, ADeathInAPipelineDoesNotChangeTheWeights) {
+  const std::string truth = single();
+  for (int victim : {0, 3})
+    EXPECT_EQ(team(4, {"layout.pipeline=2", "layout.zero_stage=1"}, victim), truth) << "rank of " << victim;
 }
 
 }  // namespace

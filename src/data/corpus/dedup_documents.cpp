@@ -16,13 +16,15 @@ class SignatureStore {
   SignatureStore(size_t entries, const SpillBudget& budget)
       : entries_(entries), budget_(budget), path_(budget.directory + "/signatures") {}
   ~SignatureStore() {
-    if (fd_ >= 0) {
-      ::close(fd_);
-      ::unlink(path_.c_str());
-    }
+    if (fd_ >= 0) ::close(fd_);
   }
   void add(std::span<const uint32_t> signature) {
     const size_t offset = tail_.size();
+    if (offset + entries_ > tail_.capacity() && !budget_.directory.empty()) {
+      const size_t most = budget_.memory_bytes / sizeof(uint32_t) + entries_;
+      tail_.reserve(
+          std::min(std::max(2 * tail_.capacity(), 64 * entries_), std::max(most, offset + entries_)));
+    }
     tail_.resize(offset + entries_);
     if (!signature.empty()) std::memcpy(tail_.data() + offset, signature.data(), entries_ * sizeof(uint32_t));
     if (!budget_.directory.empty() && tail_.size() * sizeof(uint32_t) >= budget_.memory_bytes) flush();
@@ -44,6 +46,7 @@ class SignatureStore {
       std::filesystem::create_directories(budget_.directory, ignored);
       fd_ = ::open(path_.c_str(), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
       if (fd_ < 0) broken("open");
+      ::unlink(path_.c_str());  // it is gone with the process, whatever ends it
     }
     const char* data = reinterpret_cast<const char*>(tail_.data());
     size_t left = tail_.size() * sizeof(uint32_t);
@@ -88,7 +91,10 @@ struct BandRecord {
 
 class UnionFind {
  public:
-  explicit UnionFind(size_t n) : parent_(n) { std::iota(parent_.begin(), parent_.end(), 0u); }
+  UnionFind(size_t n, const std::string& directory) : parent_(directory) {
+    parent_.assign(n, 0);
+    std::iota(parent_.begin(), parent_.end(), 0u);
+  }
   uint32_t find(uint32_t x) {
     while (parent_[x] != x) x = parent_[x] = parent_[parent_[x]];
     return x;
@@ -101,7 +107,7 @@ class UnionFind {
   }
 
  private:
-  std::vector<uint32_t> parent_;
+  SpillArray<uint32_t> parent_;
 };
 
 }  // namespace
@@ -112,15 +118,18 @@ bool stays_before(const DocumentKey& a, const DocumentKey& b) {
   return a.id < b.id;
 }
 
-std::vector<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey> documents) {
-  std::vector<uint32_t> order(documents.size());
+SpillArray<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey> documents,
+                                                   const std::string& directory) {
+  SpillArray<uint32_t> order(directory);
+  order.assign(documents.size(), 0);
   std::iota(order.begin(), order.end(), 0u);
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
     const auto &x = documents[a], &y = documents[b];
     if (x.content != y.content) return x.content < y.content;
     return stays_before(x, y);
   });
-  std::vector<DuplicateVerdict> verdicts(documents.size());
+  SpillArray<DuplicateVerdict> verdicts(directory);
+  verdicts.assign(documents.size(), {});
   uint32_t kept = 0;
   for (size_t i = 0; i < order.size(); ++i) {
     if (i == 0 || documents[order[i]].content != documents[kept].content) kept = order[i];
@@ -132,11 +141,12 @@ std::vector<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey>
 struct NearDuplicateFinder::State {
   explicit State(NearDuplicateOptions o)
       : options(std::move(o)),
+        documents(options.spill.directory),
         signatures(options.parameters.entries(), options.spill),
         bands(options.spill),
         band_key(options.parameters.bands) {}
   NearDuplicateOptions options;
-  std::vector<DocumentKey> documents;
+  SpillArray<DocumentKey> documents;
   SignatureStore signatures;
   SpillTable<BandRecord> bands;
   std::vector<uint64_t> band_key;
@@ -163,12 +173,14 @@ void NearDuplicateFinder::add(const DocumentKey& key, std::span<const uint32_t> 
   for (const uint64_t band : state_->band_key) state_->bands.add({band, document}, band >> 58);
 }
 
-std::vector<DuplicateVerdict> NearDuplicateFinder::finish() {
+SpillArray<DuplicateVerdict> NearDuplicateFinder::finish() {
   auto& documents = state_->documents;
   auto& signatures = state_->signatures;
   const double least = state_->options.min_similarity;
-  UnionFind clusters(documents.size());
-  std::vector<DuplicateVerdict> verdicts(documents.size());
+  const std::string& directory = state_->options.spill.directory;
+  UnionFind clusters(documents.size(), directory);
+  SpillArray<DuplicateVerdict> verdicts(directory);
+  verdicts.assign(documents.size(), {});
   for (uint32_t i = 0; i < verdicts.size(); ++i) verdicts[i] = {i, i, -1};
 
   auto join_bucket = [&](std::span<const BandRecord> bucket) {
@@ -190,7 +202,7 @@ std::vector<DuplicateVerdict> NearDuplicateFinder::finish() {
     }
   };
   state_->bands.for_each_partition(
-      [](const BandRecord& r) { return r.key & 0xFFFFFFFF; },
+      [](const BandRecord& r, uint64_t slices) { return (r.key & 0xFFFFFFFF) % slices; },
       [&](std::vector<BandRecord>& records) {
         std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) {
           return a.key != b.key ? a.key < b.key : a.document < b.document;
@@ -201,7 +213,8 @@ std::vector<DuplicateVerdict> NearDuplicateFinder::finish() {
         }
       });
 
-  std::vector<uint32_t> best(documents.size());
+  SpillArray<uint32_t> best(directory);
+  best.assign(documents.size(), 0);
   std::iota(best.begin(), best.end(), 0u);
   for (uint32_t d = 0; d < documents.size(); ++d) {
     uint32_t& b = best[clusters.find(d)];

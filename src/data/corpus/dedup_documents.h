@@ -5,8 +5,8 @@
 // Verdict       for each document, in the order added: the kept member of its cluster (itself when kept), the
 //               document it matched most closely in a band, and the similarity the signatures estimate with
 //               it
-// Memory        56 bytes per document + the spill budget; signatures and band keys go to the spill directory
-//               beyond it
+// Memory        the spill budget (signatures and band keys beyond it go to the spill directory) and 64 bytes a document in
+//               spill arrays (spill_array.h)
 // Errors        Storage from spilling; Internal when a signature has another length than the parameters say
 #pragma once
 #include <cstdint>
@@ -19,6 +19,7 @@
 #include "base/hash.h"
 #include "data/corpus/dedup_spill.h"
 #include "data/corpus/minhash_signature.h"
+#include "data/corpus/spill_array.h"
 
 namespace stoker::corpus {
 
@@ -38,8 +39,9 @@ struct DuplicateVerdict {
   bool operator==(const DuplicateVerdict&) const = default;
 };
 
-// Documents with equal content hashes.
-std::vector<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey> documents);
+// Documents with equal content hashes. directory: of the spill arrays; empty: in memory.
+SpillArray<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey> documents,
+                                                   const std::string& directory = {});
 
 struct NearDuplicateOptions {
   MinHashParameters parameters;
@@ -55,7 +57,7 @@ class NearDuplicateFinder {
   void add(const DocumentKey& key, std::span<const uint32_t> signature);
   size_t size() const;
   // Once; the finder is spent afterwards.
-  std::vector<DuplicateVerdict> finish();
+  SpillArray<DuplicateVerdict> finish();
 
  private:
   struct State;

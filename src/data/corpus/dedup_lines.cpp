@@ -66,7 +66,7 @@ std::string remove_spans(std::string_view text, SpanKind kind, std::span<const u
 }
 
 LineDeduplicator::LineDeduplicator(LineDedupOptions options)
-    : options_(std::move(options)), spans_([this] {
+    : options_(std::move(options)), documents_(options_.spill.directory), spans_([this] {
         SpillBudget budget = options_.spill;
         if (!budget.directory.empty()) budget.directory += "/spans";
         return budget;
@@ -105,7 +105,7 @@ void LineDeduplicator::finish(const std::function<void(uint32_t, std::span<const
     return a.span < b.span;
   };
   spans_.for_each_partition(
-      [](const Record& r) { return r.hash & 0xFFFFFFFF; },
+      [](const Record& r, uint64_t slices) { return (r.hash & 0xFFFFFFFF) % slices; },
       [&](std::vector<Record>& records) {
         std::sort(records.begin(), records.end(), before);
         for (size_t i = 0, j; i < records.size(); i = j) {
@@ -119,19 +119,21 @@ void LineDeduplicator::finish(const std::function<void(uint32_t, std::span<const
         }
       });
   std::vector<uint32_t> dropped;
-  drops.for_each_partition([](const Drop& d) { return static_cast<uint64_t>(d.document); },
-                           [&](std::vector<Drop>& records) {
-                             std::sort(records.begin(), records.end(), [](const Drop& a, const Drop& b) {
-                               return a.document != b.document ? a.document < b.document : a.span < b.span;
-                             });
-                             for (size_t i = 0, j; i < records.size(); i = j) {
-                               dropped.clear();
-                               for (j = i; j < records.size() && records[j].document == records[i].document;
-                                    ++j)
-                                 dropped.push_back(records[j].span);
-                               each(records[i].document, dropped);
-                             }
-                           });
+  // Partitions and slices follow the documents' order, and so does what is told.
+  auto slice_of = [&](const Drop& d, uint64_t slices) {
+    return d.document * SpillTable<Drop>::kPartitions % documents * slices / documents;
+  };
+  drops.for_each_partition(slice_of, [&](std::vector<Drop>& records) {
+    std::sort(records.begin(), records.end(), [](const Drop& a, const Drop& b) {
+      return a.document != b.document ? a.document < b.document : a.span < b.span;
+    });
+    for (size_t i = 0, j; i < records.size(); i = j) {
+      dropped.clear();
+      for (j = i; j < records.size() && records[j].document == records[i].document; ++j)
+        dropped.push_back(records[j].span);
+      each(records[i].document, dropped);
+    }
+  });
 }
 
 }  // namespace stoker::corpus

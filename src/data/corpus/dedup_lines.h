@@ -4,8 +4,8 @@
 // depend on order. Span        a line, or a run of lines up to a blank one; compared after trimming ASCII
 // blanks. Spans shorter than
 //             min_characters (code points after trimming) always stay
-// Memory      the spill budget + 40 bytes per document (the keys); spans themselves are only hashed (64 bits,
-//             so among 10^9 distinct spans about 0.03 are expected to be confused)
+// Memory      the spill budget, and 40 bytes per document (the keys) in a spill array; spans themselves are only hashed
+//             (64 bits, so among 10^9 distinct spans about 0.03 are expected to be confused)
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -42,8 +42,7 @@ class LineDeduplicator {
  public:
   explicit LineDeduplicator(LineDedupOptions options);
   void add(const DocumentKey& key, std::string_view text);
-  // Calls each(document, spans to drop, sorted) once for every document that loses any, documents in no fixed
-  // order. Once.
+  // Calls each(document, spans to drop, sorted) once for every document that loses any, in the order added. Once.
   void finish(const std::function<void(uint32_t document, std::span<const uint32_t> drop)>& each);
 
  private:
@@ -55,7 +54,7 @@ class LineDeduplicator {
     uint32_t document, span;
   };
   LineDedupOptions options_;
-  std::vector<DocumentKey> documents_;
+  SpillArray<DocumentKey> documents_;
   SpillTable<Record> spans_;
 };
 

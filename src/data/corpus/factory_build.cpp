@@ -377,6 +377,7 @@ class Builder {
     if (total >= UINT32_MAX)
       fail(ErrorKind::kUsage, "{} documents: a build holds at most {}; cut it into several", total,
            UINT32_MAX - 1);
+    corpus_.documents = SpillArray<CorpusDocument>(spill("documents").directory);
     corpus_.documents.assign(total, {});
   }
 
@@ -568,10 +569,12 @@ class Builder {
     });
   }
 
-  // Keys of the documents still in, and which they are.
-  void survivors(size_t s, size_t begin, std::vector<DocumentKey>& keys, std::vector<uint32_t>& ordinals) {
+  // Calls each(chunk, place in it, key) for the documents still in.
+  template <typename Each>
+  void for_each_survivor(size_t s, size_t begin, Each&& each) {
     const bool longest = recipe_.stages[s].prefer_longest;
     for (const auto& chunk : corpus_.chunks) {
+      if (stop_requested()) fail(ErrorKind::kCancelled, "stopped on request; what was computed is kept");
       const auto hashes = rows_of<HashRow>(chunk, text_at(chunk, begin, s), StageContext::hash_column());
       for (uint32_t i = 0; i < chunk.documents; ++i) {
         const auto& document = corpus_.documents[chunk.first + i];
@@ -582,8 +585,7 @@ class Builder {
         key.quality = longest ? static_cast<float>(hashes[i].bytes) : source.priority;
         key.content = {hashes[i].high, hashes[i].low};
         key.id = KeyBuilder("id").add(source.name).add(file.name).add_number(document.record).key();
-        keys.push_back(key);
-        ordinals.push_back(static_cast<uint32_t>(chunk.first + i));
+        each(chunk, i, key);
       }
     }
   }
@@ -594,29 +596,35 @@ class Builder {
 
   void decide_duplicates(size_t s, size_t begin) {
     const StageRecipe& stage = recipe_.stages[s];
-    std::vector<DocumentKey> keys;
-    std::vector<uint32_t> ordinals;
-    survivors(s, begin, keys, ordinals);
-    std::vector<DuplicateVerdict> verdicts;
     const std::string folder = spill(std::string(to_string(stage.kind)).c_str()).directory;
+    SpillArray<uint32_t> ordinals(folder);
+    SpillArray<DuplicateVerdict> verdicts;
     if (stage.kind == StageKind::kExact) {
-      verdicts = find_exact_duplicates(keys);
+      SpillArray<DocumentKey> keys(folder);
+      for_each_survivor(s, begin, [&](const CorpusChunk& chunk, uint32_t i, const DocumentKey& key) {
+        keys.push_back(key);
+        ordinals.push_back(static_cast<uint32_t>(chunk.first + i));
+      });
+      verdicts = find_exact_duplicates(keys, folder);
     } else {
       NearDuplicateFinder finder({stage.minhash, stage.min_similarity, spill("near")});
       const auto column = context_.columns_of(s)[1];
-      size_t next = 0;
+      const CorpusChunk* loaded = nullptr;
+      std::string rows;
       std::vector<uint32_t> signature(static_cast<size_t>(stage.minhash.entries()));
-      for (const auto& chunk : corpus_.chunks) {
-        const std::string rows = fetch("column", column_key(text_at(chunk, begin, s), column));
-        if (rows.size() != chunk.documents * column.row_bytes) throw ArtifactLost{column.key};
-        for (; next < ordinals.size() && ordinals[next] < chunk.first + chunk.documents; ++next) {
-          const char* row = rows.data() + (ordinals[next] - chunk.first) * column.row_bytes;
-          uint32_t any;
-          std::memcpy(&any, row, sizeof any);
-          std::memcpy(signature.data(), row + sizeof any, signature.size() * sizeof(uint32_t));
-          finder.add(keys[next], any ? std::span<const uint32_t>(signature) : std::span<const uint32_t>());
+      for_each_survivor(s, begin, [&](const CorpusChunk& chunk, uint32_t i, const DocumentKey& key) {
+        if (loaded != &chunk) {
+          rows = fetch("column", column_key(text_at(chunk, begin, s), column));
+          if (rows.size() != chunk.documents * column.row_bytes) throw ArtifactLost{column.key};
+          loaded = &chunk;
         }
-      }
+        ordinals.push_back(static_cast<uint32_t>(chunk.first + i));
+        const char* row = rows.data() + i * column.row_bytes;
+        uint32_t any;
+        std::memcpy(&any, row, sizeof any);
+        std::memcpy(signature.data(), row + sizeof any, signature.size() * sizeof(uint32_t));
+        finder.add(key, any ? std::span<const uint32_t>(signature) : std::span<const uint32_t>());
+      });
       verdicts = finder.finish();
     }
     std::error_code ignored;
@@ -628,7 +636,7 @@ class Builder {
       document.reason = why;
       document.matched = ordinals[verdicts[i].matched];
       document.similarity = verdicts[i].similarity;
-      corpus_.kept_instead[ordinals[i]] = ordinals[verdicts[i].kept];
+      document.kept_instead = ordinals[verdicts[i].kept];
     }
   }
 
@@ -640,62 +648,66 @@ class Builder {
     options.min_characters = stage.min_characters;
     options.min_documents = stage.min_documents;
     options.spill = spill("lines");
-    std::vector<DocumentKey> keys;
-    std::vector<uint32_t> ordinals;
+    SpillArray<uint32_t> ordinals(options.spill.directory);
     // Text behind the transforms of this segment: keys of the hash column there.
     for (auto& chunk : corpus_.chunks) chunk.segment = chunk.text;
-    survivors(s, s, keys, ordinals);
     LineDeduplicator lines(options);
-    size_t next = 0;
     uint64_t bytes = 0;
-    for (const auto& chunk : corpus_.chunks) {
-      if (stop_requested()) fail(ErrorKind::kCancelled, "stopped on request; what was computed is kept");
-      if (next == ordinals.size() || ordinals[next] >= chunk.first + chunk.documents) continue;
-      const auto documents = decode_chunk(fetch("text", chunk.text));
-      for (; next < ordinals.size() && ordinals[next] < chunk.first + chunk.documents; ++next) {
-        const auto& text = documents.at(ordinals[next] - chunk.first).text;
+    {
+      const CorpusChunk* loaded = nullptr;
+      std::vector<ChunkDocument> documents;
+      for_each_survivor(s, s, [&](const CorpusChunk& chunk, uint32_t i, const DocumentKey& key) {
+        if (loaded != &chunk) {
+          documents = decode_chunk(fetch("text", chunk.text));
+          loaded = &chunk;
+        }
+        const auto& text = documents.at(i).text;
         bytes += text.size();
-        lines.add(keys[next], text);
-      }
+        lines.add(key, text);
+        ordinals.push_back(static_cast<uint32_t>(chunk.first + i));
+      });
     }
-    std::map<uint32_t, std::vector<uint32_t>> drops;
+    // What is dropped is told in the order of documents: chunk by chunk, nothing more is held.
+    std::map<uint32_t, std::vector<uint32_t>> drops;  // of the chunk at hand, by place in it
+    size_t at_hand = 0;
+    auto finish_chunk = [&] {
+      rewrite_chunk(stage, corpus_.chunks[at_hand++], drops);
+      drops.clear();
+    };
     lines.finish([&](uint32_t i, std::span<const uint32_t> drop) {
-      drops[ordinals[i]].assign(drop.begin(), drop.end());
+      const uint32_t ordinal = ordinals[i];
+      while (ordinal >= corpus_.chunks[at_hand].first + corpus_.chunks[at_hand].documents) finish_chunk();
+      drops[static_cast<uint32_t>(ordinal - corpus_.chunks[at_hand].first)].assign(drop.begin(), drop.end());
+      corpus_.spans_removed += drop.size();
     });
+    while (at_hand < corpus_.chunks.size()) finish_chunk();
     std::error_code ignored;
     std::filesystem::remove_all(options.spill.directory, ignored);
-    auto drop = drops.begin();
-    for (auto& chunk : corpus_.chunks) {
-      KeyBuilder key("lines/1");
-      key.add(chunk.text).add(stage.compute_key());
-      const auto first_drop = drop;
-      for (uint32_t i = 0; i < chunk.documents; ++i) {
-        const bool in = corpus_.documents[chunk.first + i].reason == 0;
-        key.add_number(in);
-        if (drop != drops.end() && drop->first == chunk.first + i) {
-          key.add(std::string_view(reinterpret_cast<const char*>(drop->second.data()),
-                                   drop->second.size() * sizeof(uint32_t)));
-          ++drop;
-        }
-      }
-      const Hash128 after = key.key();
-      if (!present("text", after)) {
-        auto documents = decode_chunk(fetch("text", chunk.text));
-        auto at = first_drop;
-        for (uint32_t i = 0; i < chunk.documents; ++i) {
-          if (corpus_.documents[chunk.first + i].reason != 0)
-            documents[i].text.clear();  // nobody asks for it again
-          if (at != drop && at->first == chunk.first + i) {
-            documents[i].text = remove_spans(documents[i].text, stage.span, at->second);
-            ++at;
-          }
-        }
-        store_.put("text", after, encode_chunk(documents));
-      }
-      chunk.segment = chunk.text = after;
-    }
-    for (const auto& [ordinal, spans] : drops) corpus_.spans_removed += spans.size();
     watch_.add("lines", monotonic_s() - start, bytes);
+  }
+
+  // The chunk without those spans, under a key of which they are.
+  void rewrite_chunk(const StageRecipe& stage, CorpusChunk& chunk,
+                     const std::map<uint32_t, std::vector<uint32_t>>& drops) {
+    KeyBuilder key("lines/1");
+    key.add(chunk.text).add(stage.compute_key());
+    for (uint32_t i = 0; i < chunk.documents; ++i) {
+      key.add_number(corpus_.documents[chunk.first + i].reason == 0);
+      if (const auto drop = drops.find(i); drop != drops.end())
+        key.add(std::string_view(reinterpret_cast<const char*>(drop->second.data()),
+                                 drop->second.size() * sizeof(uint32_t)));
+    }
+    const Hash128 after = key.key();
+    if (!present("text", after)) {
+      auto documents = decode_chunk(fetch("text", chunk.text));
+      for (uint32_t i = 0; i < chunk.documents; ++i)
+        if (corpus_.documents[chunk.first + i].reason != 0)
+          documents[i].text.clear();  // nobody asks for it again
+      for (const auto& [i, drop] : drops)
+        documents[i].text = remove_spans(documents[i].text, stage.span, drop);
+      store_.put("text", after, encode_chunk(documents));
+    }
+    chunk.segment = chunk.text = after;
   }
 
   void map_segment(size_t begin, size_t end) {

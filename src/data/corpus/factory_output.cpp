@@ -202,11 +202,11 @@ class Writer {
       }
       to += ",\"reason\":";
       append_json_string(to, d.reason == corpus_.quarantine_reason ? raw[i].bad : corpus_.reasons[d.reason]);
-      if (const auto kept = corpus_.kept_instead.find(ordinal); kept != corpus_.kept_instead.end()) {
+      if (d.kept_instead != kNoDocument) {
         to += ",\"matched\":";
         append_json_string(to, id_of(d.matched));
         to += ",\"kept\":";
-        append_json_string(to, id_of(kept->second));
+        append_json_string(to, id_of(d.kept_instead));
         to += fmt::format(",\"similarity\":{:.4f}", d.similarity);
       }
       to += "}\n";
@@ -372,7 +372,7 @@ class Writer {
       Json samples = Json::array();
       for (const auto& s : samples_[i]) {
         Json sample{{"id", id_of(s.document)}, {"text", s.text}};
-        if (corpus_.kept_instead.count(s.document)) {
+        if (corpus_.documents[s.document].kept_instead != kNoDocument) {
           sample["matched"] = id_of(corpus_.documents[s.document].matched);
           sample["similarity"] = corpus_.documents[s.document].similarity;
         }
@@ -385,10 +385,12 @@ class Writer {
     }
     std::vector<uint64_t> in(recipe_.sources.size());
     std::map<std::pair<uint32_t, uint32_t>, uint64_t> pairs;
-    for (const auto& d : corpus_.documents) ++in[corpus_.files[d.file]->source];
-    for (const auto& [dropped, kept] : corpus_.kept_instead)
-      ++pairs[{corpus_.files[corpus_.documents[dropped].file]->source,
-               corpus_.files[corpus_.documents[kept].file]->source}];
+    for (const auto& d : corpus_.documents) {
+      const uint32_t source = corpus_.files[d.file]->source;
+      ++in[source];
+      if (d.kept_instead != kNoDocument)
+        ++pairs[{source, corpus_.files[corpus_.documents[d.kept_instead].file]->source}];
+    }
     r["sources"] = Json::array();
     for (size_t s = 0; s < sources_.size(); ++s)
       r["sources"].push_back({{"name", recipe_.sources[s].name},

@@ -30,11 +30,14 @@ struct CorpusChunk {
   Hash128 text;        // text at its end; after the last one: what is written
 };
 
+inline constexpr uint32_t kNoDocument = UINT32_MAX;
+
 struct CorpusDocument {
   uint64_t record = 0;
   uint32_t file = 0;    // of all files in order
   uint32_t reason = 0;  // 0: kept
   uint32_t matched = 0;
+  uint32_t kept_instead = kNoDocument;  // of a dropped duplicate: the member of its cluster that stays
   float similarity = 0;
   uint32_t labels = 0;  // bit set over Corpus::labels
   uint16_t language = 0;
@@ -52,10 +55,9 @@ struct Corpus {
   std::vector<uint32_t> batch_first_file;
   std::vector<const InputFile*> files;
   std::vector<CorpusChunk> chunks;
-  std::vector<CorpusDocument> documents;
+  SpillArray<CorpusDocument> documents;
   std::vector<std::string> reasons, labels, languages;
   uint32_t quarantine_reason = 0, empty_reason = 0;
-  std::map<uint32_t, uint32_t> kept_instead;  // of dropped duplicates: the member of their cluster that stays
   std::map<int, SignalHistogram> histograms;
   uint64_t spans_removed = 0;
 };

@@ -15,15 +15,19 @@ namespace stoker::tokenizer {
 EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string_view)>& whole)
     : bpe_(bpe), whole_(whole) {
   constexpr size_t kBytes = sizeof(Bucket) << kBucketBits, kHuge = size_t{2} << 20;
-  // Aligned to huge pages and not touched: the first write to each part brings it in, zeroed.
-  void* memory = std::aligned_alloc(kHuge, kBytes);
-  if (!memory) throw std::bad_alloc();
-  madvise(memory, kBytes, MADV_HUGEPAGE);
-  buckets_ = static_cast<Bucket*>(memory);
-  std::memset(memory, 0, kBytes);
+  // Fresh from the system, so zero already; with room to align to huge pages, the rest given back.
+  void* const mapping =
+      mmap(nullptr, kBytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) throw std::bad_alloc();
+  auto* const begin = static_cast<char*>(mapping);
+  const size_t before = (kHuge - reinterpret_cast<uintptr_t>(begin) % kHuge) % kHuge;
+  if (before) munmap(begin, before);
+  if (before < kHuge) munmap(begin + before + kBytes, kHuge - before);
+  madvise(begin + before, kBytes, MADV_HUGEPAGE);
+  buckets_ = reinterpret_cast<Bucket*>(begin + before);
 }
 
-EncodeCache::~EncodeCache() { std::free(buckets_); }
+EncodeCache::~EncodeCache() { munmap(static_cast<void*>(buckets_), sizeof(Bucket) << kBucketBits); }
 
 void EncodeCache::clear() {
   std::memset(static_cast<void*>(buckets_), 0, sizeof(Bucket) << kBucketBits);

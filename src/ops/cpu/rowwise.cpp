@@ -101,7 +101,8 @@ struct Rowwise {
   }
   static void sum_squares(Context& context, const SumSquares& a) {
     const int64_t count = a.x.count(), n = blocks(count, kElementBlock);
-    double* sums = static_cast<double*>(context.scratch(static_cast<size_t>(n) * sizeof(double)));
+    double* sums =
+        a.blocks ? a.blocks : static_cast<double*>(context.scratch(static_cast<size_t>(n) * sizeof(double)));
     parallel_for(n, [&](int64_t b) {
       sums[b] = table().sum_squares(a.x.as<float>() + b * kElementBlock,
                                     std::min(kElementBlock, count - b * kElementBlock));
@@ -280,6 +281,10 @@ double sum_squares(Context& context, TensorView x) {
   double out = 0;
   run(context, "sum_squares", k_sum_squares, SumSquares{x, &out});
   return out;
+}
+void sum_squares_blocks(Context& context, TensorView x, double* blocks) {
+  double out = 0;
+  run(context, "sum_squares", k_sum_squares, SumSquares{x, &out, blocks});
 }
 void round_copy(Context& context, const RoundCopy& a) {
   STOKER_CHECK(a.source.count() == a.copy.count() && a.source.dtype == Dtype::kF32 &&

@@ -42,6 +42,11 @@ void sum_squares(Context&, const SumSquares& a) {
   double sum = 0;
   for (int64_t i = 0; i < a.x.count(); ++i) sum += std::pow(double{a.x.as<float>()[i]}, 2);
   *a.out = sum;
+  if (!a.blocks) return;
+  for (int64_t i = 0; i < a.x.count(); ++i) {
+    if (i % kSumBlock == 0) a.blocks[i / kSumBlock] = 0;
+    a.blocks[i / kSumBlock] += std::pow(double{a.x.as<float>()[i]}, 2);
+  }
 }
 
 void round_copy(Context&, const RoundCopy& a) {

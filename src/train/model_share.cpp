@@ -1,0 +1,386 @@
+#include "train/model_share.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace stoker::train {
+namespace {
+
+template <typename View>
+std::span<std::byte> bytes_of(const View& v) {
+  return {static_cast<std::byte*>(v.data), v.bytes()};
+}
+
+ChunkOptions chunk_options(const Recipe& r, int slots, bool split) {
+  return {r.micro_batch, r.sequence_length, r.recompute, true, slots, split};
+}
+
+bool splits_backward(const LayoutSpec& l) {
+  return l.schedule == PipelineSchedule::kZeroBubble && l.pipeline > 1;
+}
+
+int64_t micro_batches_per_leaf(const Recipe& r) { return r.global_batch / r.micro_batch / r.virtual_ranks; }
+
+std::string embedding_name(const ModelSpec& m) {
+  return m.family == Family::kGpt2 ? "transformer.wte.weight" : "model.embed_tokens.weight";
+}
+
+}  // namespace
+
+MicroBatch view(const data::Batch& b) {
+  return {b.rows, b.length, b.tokens, b.targets, b.positions, b.document_start};
+}
+
+ModelShare::ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t stage, ops::Context& context)
+    : recipe_(recipe),
+      layout_(layout),
+      stage_(stage),
+      per_leaf_(micro_batches_per_leaf(recipe)),
+      context_(context),
+      store_(recipe.model, recipe.precision, true, parallel::chunks_of(layout, recipe.model, stage),
+             rings(recipe, layout)),
+      holdings_(recipe.model, layout, stage),
+      split_(splits_backward(layout)),
+      eager_(rings(recipe, layout).gradients) {}
+
+nn::StoreRings ModelShare::rings(const Recipe& r, const LayoutSpec& l) {
+  if (l.pipeline > 1 || l.data == 1) return {};
+  return {l.zero_stage >= 2 && micro_batches_per_leaf(r) == 1, l.zero_stage == 3};
+}
+
+std::vector<int> ModelShare::leaves_of(int64_t replica) const {
+  std::vector<int> out;
+  if (in_shards()) {
+    for (int64_t r = 0; r < rounds_; ++r)
+      if (const int64_t leaf = parallel::dealt_leaf(layout_.data, replica, r); leaf < recipe_.virtual_ranks)
+        out.push_back(static_cast<int>(leaf));
+    return out;
+  }
+  const comm::LeafSpan span =
+      comm::leaves_of(static_cast<int>(replica), static_cast<int>(layout_.data), recipe_.virtual_ranks);
+  for (int leaf = span.begin; leaf < span.end; ++leaf) out.push_back(leaf);
+  return out;
+}
+
+std::unique_ptr<parallel::PipelineRun> ModelShare::run_of(size_t leaves) const {
+  return std::make_unique<parallel::PipelineRun>(layout_, stage_, static_cast<int64_t>(leaves) * per_leaf_,
+                                                 per_leaf_, recipe_.model.tied_embeddings, line_);
+}
+
+std::vector<std::unique_ptr<comm::TreeAccumulator>> ModelShare::trees_of(
+    const std::vector<int>& leaves) const {
+  std::vector<std::unique_ptr<comm::TreeAccumulator>> trees;
+  if (recipe_.virtual_ranks == 1 || in_shards()) return trees;
+  const comm::LeafSpan span =
+      leaves.empty() ? comm::LeafSpan{} : comm::LeafSpan{leaves.front(), leaves.back() + 1};
+  for (const parallel::HeldFold& f : holdings_.folds())
+    trees.push_back(std::make_unique<comm::TreeAccumulator>(span, recipe_.virtual_ranks, f.size()));
+  return trees;
+}
+
+void ModelShare::make_chunks(const std::vector<int>& slots) {
+  chunks_.clear();
+  slots_ = slots;
+  const auto chunks = parallel::chunks_of(layout_, recipe_.model, stage_);
+  PartWatch* watch = this;
+  for (size_t c = 0; c < chunks.size(); ++c)
+    chunks_.push_back(std::make_unique<TransformerChunk>(
+        store_, chunks[c], chunk_options(recipe_, slots_[c], split_), context_, watch));
+}
+
+void ModelShare::take_place(const parallel::Mesh& mesh, const parallel::ShardedOptimizer& masters) {
+  line_ = mesh.line.get();
+  data_ = mesh.data.get();
+  masters_ = &masters;
+  layout_.data = mesh.layout.data;
+  rounds_ = parallel::dealt_rounds(layout_.data, recipe_.virtual_ranks);
+  leaves_ = leaves_of(mesh.at.data);
+  run_ = run_of(leaves_.size());
+  if (slots_ != run_->plan().slots) make_chunks(run_->plan().slots);
+  trees_ = trees_of(leaves_);
+  shards_.reset();
+  gather_.reset();
+  if (!in_shards()) return;
+  shards_ = std::make_unique<parallel::GradientShards>(holdings_, recipe_.virtual_ranks, *data_);
+  if (layout_.zero_stage == 3)
+    gather_ =
+        std::make_unique<parallel::LayerGather>(holdings_, store_, recipe_.model.layers, *data_, context_);
+}
+
+Hash128 ModelShare::repeat(int64_t replica, const std::function<void(data::Batch&)>& next, float grad_scale) {
+  auto own = std::exchange(leaves_, leaves_of(replica));
+  auto own_run = std::exchange(run_, run_of(leaves_.size()));
+  auto own_trees = std::exchange(trees_, trees_of(leaves_));
+  Hasher own_signature = std::exchange(signature_, Hasher());
+  std::vector<float> own_sum;  // with one virtual rank the gradients themselves
+  if (trees_.empty() && !in_shards())
+    own_sum.assign(store_.grads().as<float>(), store_.grads().as<float>() + store_.grads().count());
+  std::vector<int> slots = slots_;  // another number of micro-batches may have more of them in flight
+  for (size_t c = 0; c < slots.size(); ++c) slots[c] = std::max(slots[c], run_->plan().slots[c]);
+  if (slots != slots_) make_chunks(slots);
+  std::vector<double> losses(static_cast<size_t>(recipe_.virtual_ranks), 0.0);
+  repeating_ = true;
+  gradients(next, grad_scale, losses);
+  repeating_ = false;
+  const Hash128 made = signature();
+  std::copy(own_sum.begin(), own_sum.end(), store_.grads().as<float>());
+  leaves_ = std::move(own);
+  run_ = std::move(own_run);
+  trees_ = std::move(own_trees);
+  signature_ = std::move(own_signature);
+  return made;
+}
+
+Hash128 ModelShare::signature() {
+  if (in_shards()) return signature_.digest();
+  Hasher made;
+  for (size_t f = 0; f < holdings_.folds().size(); ++f)
+    for (const float* p : partials(f)) made.update(p, holdings_.folds()[f].size() * sizeof(float));
+  return made.digest();
+}
+
+void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float grad_scale,
+                           std::span<double> losses) {
+  next_ = &next;
+  losses_ = losses;
+  grad_scale_ = grad_scale;
+  first_batch_ = 0;
+  batches_.clear();
+  awaited_.clear();
+  awaiting_folds_.clear();
+  signature_ = Hasher();
+  round_ = 0;
+  if (leaves_.empty() && recipe_.virtual_ranks == 1 && !in_shards()) store_.zero_grads();
+  run_->run(*this);
+  batches_.clear();
+  if (in_shards()) return idle_rounds();
+  if (repeating_ || !flip_) return;
+  for (size_t f = 0; f < holdings_.folds().size(); ++f)
+    if (const auto sums = partials(f); !sums.empty()) {
+      flip_ = false;
+      *reinterpret_cast<uint8_t*>(sums.front()) ^= 0x04;
+      return;
+    }
+}
+
+// The others have one virtual rank more: they need this worker's share of the values, and it owns a part of their gradients.
+void ModelShare::idle_rounds() {
+  idle_ = true;
+  for (; round_ < rounds_; ++round_) {
+    for (int64_t m = 0; gather_ && m < per_leaf_; ++m) {
+      for (int64_t l = 0; l < recipe_.model.layers; ++l) enter(l, Pass::kForward);
+      for (int64_t l = recipe_.model.layers; l-- > 0;) {
+        enter(l, Pass::kBackward);
+        leave(l, Pass::kBackward);
+      }
+    }
+    if (!gather_ && eager_)
+      for (int64_t l = recipe_.model.layers; l-- > 0;) give(l, false);
+    give(-1, true);
+  }
+  idle_ = false;
+}
+
+// Folds of a layer, or (others) of what end_leaf gives: everything that did not leave layer by layer.
+void ModelShare::give(int64_t layer, bool others) {
+  for (size_t f = 0; f < holdings_.folds().size(); ++f) {
+    const parallel::HeldFold& fold = holdings_.folds()[f];
+    if (others ? eager_ && fold.layer >= 0 : fold.layer != layer) continue;
+    float* gradient = idle_ ? nullptr : fold_gradient(fold);
+    if (gradient && flip_ && !repeating_) {
+      flip_ = false;
+      *reinterpret_cast<uint8_t*>(gradient) ^= 0x04;
+    }
+    if (gradient && (signing_ || repeating_)) {
+      const Hash128 hash = hash128(gradient, fold.size() * sizeof(float));
+      signature_.update(&hash, sizeof hash);
+    }
+    if (!repeating_) shards_->give(f, round_, gradient);
+  }
+}
+
+void ModelShare::enter(int64_t part, Pass pass) {
+  if (run_) run_->poll();
+  if (data_ && data_->size() > 1) data_->poll();
+  if (part < 0 || part >= recipe_.model.layers) return;
+  if (gather_) gather_->bring(part, pass == Pass::kForward ? part + 1 : part - 1, *masters_);
+  if (!eager_ || pass != Pass::kBackward) return;
+  if (!repeating_) shards_->settle(1);  // who used this half of the ring last is two layers back
+  if (idle_) return;
+  for (const parallel::HeldFold& fold : holdings_.folds())
+    if (fold.layer == part) std::memset(fold_gradient(fold), 0, fold.size() * sizeof(float));
+}
+
+void ModelShare::leave(int64_t part, Pass pass) {
+  const bool layer = part >= 0 && part < recipe_.model.layers;
+  if (eager_ && layer && pass == Pass::kBackward) give(part, false);
+}
+
+std::vector<float*> ModelShare::partials(size_t fold) {
+  if (!trees_.empty()) return trees_[fold]->partials();
+  if (leaves_.empty()) return {};
+  return {fold_gradient(holdings_.folds()[fold])};
+}
+
+void ModelShare::reset() {
+  for (auto& tree : trees_) tree->reset();
+  if (shards_) shards_->reset();
+}
+
+void ModelShare::values_changed() {
+  if (gather_) gather_->forget();
+}
+
+int ModelShare::slot(int chunk, int64_t micro_batch) const {
+  return static_cast<int>(micro_batch % slots_[static_cast<size_t>(chunk)]);
+}
+
+const data::Batch& ModelShare::batch(int64_t micro_batch) {
+  while (micro_batch >= first_batch_ + static_cast<int64_t>(batches_.size())) {
+    data::Batch fresh;
+    if (!spare_batches_.empty()) fresh = std::move(spare_batches_.back()), spare_batches_.pop_back();
+    (*next_)(fresh);
+    batches_.push_back(std::move(fresh));
+  }
+  return batches_.at(static_cast<size_t>(micro_batch - first_batch_));
+}
+
+void ModelShare::forward(int chunk, int64_t m) {
+  chunks_[static_cast<size_t>(chunk)]->forward(view(batch(m)), slot(chunk, m));
+}
+
+void ModelShare::backward(int chunk, int64_t m) {
+  TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
+  const int64_t leaf = m / per_leaf_;
+  const MicroBatch b = view(batch(m));
+  if (m % per_leaf_ == 0) begin_leaf(chunk);
+  const double loss = c.backward(b, slot(chunk, m), grad_scale_);
+  if (c.spec().heads) {
+    losses_[static_cast<size_t>(leaves_[static_cast<size_t>(leaf)])] += loss;
+    if (recipe_.model.tied_embeddings && !c.spec().embeds)
+      awaited_.try_emplace(leaf, recipe_.model.vocab, recipe_.model.hidden).first->second.observe(b.tokens);
+  }
+  if (!split_ && (m + 1) % per_leaf_ == 0) end_leaf(chunk, leaf);
+  if (chunk != 0) return;  // the last of this worker's chunks to use the batch
+  spare_batches_.push_back(std::move(batches_.front()));
+  batches_.pop_front();
+  ++first_batch_;
+}
+
+void ModelShare::weights(int chunk, int64_t m) {
+  chunks_[static_cast<size_t>(chunk)]->backward_weights(slot(chunk, m));
+  if ((m + 1) % per_leaf_ == 0) end_leaf(chunk, m / per_leaf_);
+}
+
+void ModelShare::begin_leaf(int chunk) {
+  if (shards_) shards_->settle();  // of the virtual rank before: its gradients' memory is used again
+  const auto [begin, end] = store_.chunk_range(static_cast<size_t>(chunk));
+  store_.zero_grads(begin, end);
+  TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
+  if (c.collects_lookups()) c.lookups().clear();
+}
+
+// The chunk's gradient of this virtual rank is complete, but for lookups that another worker makes.
+void ModelShare::end_leaf(int chunk, int64_t leaf) {
+  TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
+  if (c.collects_lookups() && c.spec().heads)
+    c.lookups().flush(store_.find(embedding_name(recipe_.model)).grad);
+  if (in_shards()) {
+    round_ = leaf;
+    give(-1, true);
+    round_ = leaf + 1;
+    return;
+  }
+  if (trees_.empty()) return;
+  const int v = leaves_[static_cast<size_t>(leaf)];
+  for (size_t i = 0; i < holdings_.folds().size(); ++i) {
+    const parallel::HeldFold& fold = holdings_.folds()[i];
+    if (fold.chunk != chunk) continue;
+    const float* gradient = fold_gradient(fold);
+    if (fold.awaits_lookups) {
+      awaiting_folds_[leaf].assign(gradient, gradient + fold.size());
+      continue;
+    }
+    std::memcpy(trees_[i]->open(v), gradient, fold.size() * sizeof(float));
+    trees_[i]->close(v);
+  }
+}
+
+std::span<std::byte> ModelShare::input(int chunk, int64_t m) {
+  return bytes_of(chunks_[static_cast<size_t>(chunk)]->input(slot(chunk, m)));
+}
+std::span<const std::byte> ModelShare::output(int chunk) {
+  return bytes_of(chunks_[static_cast<size_t>(chunk)]->output());
+}
+std::span<std::byte> ModelShare::gradient(int chunk) {
+  return bytes_of(chunks_[static_cast<size_t>(chunk)]->gradient());
+}
+
+std::span<const std::byte> ModelShare::lookups(int64_t) {
+  return std::as_bytes(chunks_[0]->lookups().rows());
+}
+size_t ModelShare::lookup_bytes(int64_t leaf) { return awaited_.at(leaf).rows().size_bytes(); }
+
+void ModelShare::take_lookups(int64_t leaf, std::span<const std::byte> rows) {
+  nn::LookupGradient& lookups = awaited_.at(leaf);
+  std::memcpy(lookups.rows().data(), rows.data(), rows.size());
+  const Shape table{recipe_.model.vocab, recipe_.model.hidden};
+  for (size_t i = 0; i < holdings_.folds().size(); ++i) {
+    const parallel::HeldFold& fold = holdings_.folds()[i];
+    if (!fold.awaits_lookups) continue;
+    if (trees_.empty()) {
+      lookups.flush(view_of(fold_gradient(fold), table));
+    } else {
+      const int v = leaves_[static_cast<size_t>(leaf)];
+      float* sum = trees_[i]->open(v);
+      std::memcpy(sum, awaiting_folds_.at(leaf).data(), fold.size() * sizeof(float));
+      lookups.flush(view_of(sum, table));
+      trees_[i]->close(v);
+    }
+  }
+  awaited_.erase(leaf);
+  awaiting_folds_.erase(leaf);
+}
+
+double ModelShare::loss(const MicroBatch& b) {
+  const auto p = static_cast<int>(layout_.pipeline);
+  double result = 0;
+  for (int g = 0; g < p * static_cast<int>(layout_.virtual_stages); ++g) {
+    if (g % p != stage_) continue;
+    TransformerChunk& c = *chunks_[static_cast<size_t>(g / p)];
+    if (g > 0) line_->receive(bytes_of(c.input(0)), (g - 1) % p);
+    c.forward(b, 0);
+    if (c.spec().heads) result = c.loss(b, 0);
+    else line_->send(bytes_of(c.output()), (g + 1) % p);
+  }
+  if (p > 1) line_->broadcast(std::as_writable_bytes(std::span(&result, 1)), p - 1);
+  return result;
+}
+
+void ModelShare::share_read_only() {
+  if (layout_.pipeline == 1 || !recipe_.model.tied_embeddings) return;
+  const auto last = static_cast<int>(layout_.pipeline) - 1;
+  if (stage_ != 0 && stage_ != last) return;
+  const nn::Weight w = store_.find(embedding_name(recipe_.model));
+  if (stage_ == last) {
+    line_->send(bytes_of(w.value), 0);
+  } else {
+    line_->receive(bytes_of(w.value), last);
+    store_.refresh_read_only(context_);
+  }
+}
+
+size_t ModelShare::activation_bytes(const Recipe& r, const LayoutSpec& layout, int64_t stage,
+                                    int64_t leaves) {
+  const int64_t per_leaf = micro_batches_per_leaf(r);
+  const parallel::PipelinePlan plan = parallel::pipeline_plan(layout, stage, leaves * per_leaf, per_leaf);
+  const auto chunks = parallel::chunks_of(layout, r.model, stage);
+  size_t bytes = 0;
+  for (size_t c = 0; c < chunks.size(); ++c)
+    bytes += TransformerChunk::memory_bytes(r.model, r.precision, chunks[c],
+                                            chunk_options(r, plan.slots[c], splits_backward(layout)));
+  return bytes;
+}
+
+}  // namespace stoker::train

@@ -1,0 +1,132 @@
+// train/model_share.h
+// The part of the model that this worker holds, and its part of the work: forward and backward of virtual ranks through its chunks,
+// their gradients folded in the canonical tree, scoring. The whole model and everything alone when the layout has one worker.
+// Gradients    of every fold of Holdings. ZeRO 0 and 1: partials(fold) after gradients(), as comm::Communicator's tree sums want
+//              them. ZeRO 2 and 3: shards() has sent them to their owners meanwhile; with one micro-batch a virtual rank only two
+//              layers' gradients exist at a time
+// Determinism  the partials are those of the single worker's tree, for any split into stages and any schedule
+// Batches      are asked for in order, each once; kept while in flight
+// Errors       as TransformerChunk; comm::PeerError
+#pragma once
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/hash.h"
+#include "comm/tree.h"
+#include "data/loader/loader.h"
+#include "model/transformer.h"
+#include "parallel/gradient_shards.h"
+#include "parallel/holdings.h"
+#include "parallel/layer_gather.h"
+#include "parallel/mesh.h"
+#include "parallel/pipeline_run.h"
+#include "train/recipe.h"
+
+namespace stoker::train {
+
+MicroBatch view(const data::Batch& batch);
+
+class ModelShare final : public Scorer, private parallel::PipelineWorker, private PartWatch {
+ public:
+  // layout: fitted to the workers that are there; stage: of the pipeline.
+  ModelShare(const Recipe& recipe, const LayoutSpec& layout, int64_t stage, ops::Context& context);
+  nn::ParameterStore& store() { return store_; }
+  const parallel::Holdings& holdings() const { return holdings_; }
+  int64_t stage() const { return stage_; }
+
+  int64_t zero_stage() const { return layout_.zero_stage; }
+  static nn::StoreRings rings(const Recipe& recipe, const LayoutSpec& layout);
+
+  // Before gradients() and whenever workers or virtual ranks change: with whom, and for ZeRO 3 who has this worker's values. Mesh
+  // and masters must outlive the place.
+  void take_place(const parallel::Mesh& mesh, const parallel::ShardedOptimizer& masters);
+  // The virtual ranks of this replica, in the order of their micro-batches; of any.
+  const std::vector<int>& leaves() const { return leaves_; }
+  std::vector<int> leaves_of(int64_t replica) const;
+  // next() gives the micro-batches of the virtual ranks in order. Adds each virtual rank's loss where it is known (the last stage).
+  void gradients(const std::function<void(data::Batch&)>& next, float grad_scale, std::span<double> losses);
+  std::vector<float*> partials(size_t fold);
+  parallel::GradientShards* shards() { return shards_.get(); }
+  // What this worker has added to the sums, as a hash; repeat(): what it would be if it had the virtual ranks of another replica (all
+  // replicas repeat something at the same time, and what gradients() made stays as it was). For audits: sign() before gradients().
+  void sign(bool on) { signing_ = on; }
+  Hash128 signature();
+  Hash128 repeat(int64_t replica, const std::function<void(data::Batch&)>& next, float grad_scale);
+  void flip_once() { flip_ = true; }  // one wrong bit in what it adds next: chaos
+  void reset();                       // the sums have been used
+  void values_changed();              // what has been gathered is old
+  double gather_s() const { return gather_ ? gather_->waited_s() : 0; }  // since take_place()
+  double loss(
+      const MicroBatch& batch) override;  // all stages of a pipeline call it together; all get the result
+  // A tied embedding's new values to the stage that only reads them. All stages of a pipeline call it together.
+  void share_read_only();
+  // Bytes of activations, logits, trees and message buffers for one worker, from the walk that allocates them.
+  static size_t activation_bytes(const Recipe& recipe, const LayoutSpec& layout, int64_t stage,
+                                 int64_t leaves);
+
+ private:
+  void forward(int chunk, int64_t micro_batch) override;
+  void backward(int chunk, int64_t micro_batch) override;
+  void weights(int chunk, int64_t micro_batch) override;
+  std::span<std::byte> input(int chunk, int64_t micro_batch) override;
+  std::span<const std::byte> output(int chunk) override;
+  std::span<std::byte> gradient(int chunk) override;
+  std::span<const std::byte> lookups(int64_t leaf) override;
+  size_t lookup_bytes(int64_t leaf) override;
+  void take_lookups(int64_t leaf, std::span<const std::byte> rows) override;
+
+  int slot(int chunk, int64_t micro_batch) const;
+  const data::Batch& batch(int64_t micro_batch);
+  void enter(int64_t part, Pass pass) override;
+  void leave(int64_t part, Pass pass) override;
+  void idle_rounds();
+  void give(int64_t layer, bool others);
+  std::unique_ptr<parallel::PipelineRun> run_of(size_t leaves) const;
+  std::vector<std::unique_ptr<comm::TreeAccumulator>> trees_of(const std::vector<int>& leaves) const;
+  bool in_shards() const { return layout_.zero_stage >= 2; }
+  void make_chunks(const std::vector<int>& slots);
+  void begin_leaf(int chunk);
+  void end_leaf(int chunk, int64_t leaf);
+  float* fold_gradient(const parallel::HeldFold& fold) const {
+    return store_.stretch(fold.blocks.front().flat, fold.size()).grad.as<float>();
+  }
+
+  const Recipe& recipe_;
+  LayoutSpec layout_;
+  int64_t stage_, per_leaf_;  // micro-batches of a virtual rank
+  ops::Context& context_;
+  nn::ParameterStore store_;
+  parallel::Holdings holdings_;
+  comm::Communicator *line_ = nullptr, *data_ = nullptr;
+  const parallel::ShardedOptimizer* masters_ = nullptr;
+  std::vector<int> leaves_;
+  bool split_ = false;  // weights' gradients come later
+  std::unique_ptr<parallel::GradientShards> shards_;
+  std::unique_ptr<parallel::LayerGather> gather_;
+  int64_t rounds_ = 0, round_ = 0;
+  bool eager_ = false;                     // gradients leave layer by layer
+  bool idle_ = false, repeating_ = false;  // going through the motions: for the others' sake, for an audit
+  bool signing_ = false, flip_ = false;
+  Hasher signature_;  // of what went to shards()
+  std::unique_ptr<parallel::PipelineRun> run_;
+  std::vector<int> slots_;
+  std::vector<std::unique_ptr<TransformerChunk>> chunks_;
+  std::vector<std::unique_ptr<comm::TreeAccumulator>>
+      trees_;  // of folds; empty with one virtual rank: it is the sum
+
+  // Of the gradients() in progress
+  const std::function<void(data::Batch&)>* next_ = nullptr;
+  std::span<double> losses_;
+  float grad_scale_ = 0;
+  int64_t first_batch_ = 0;  // number of batches_.front()
+  std::deque<data::Batch> batches_;
+  std::vector<data::Batch> spare_batches_;
+  std::map<int64_t, nn::LookupGradient> awaited_;         // per leaf, at the head of a tied model
+  std::map<int64_t, std::vector<float>> awaiting_folds_;  // per leaf: the head's part of its gradient
+};
+
+}  // namespace stoker::train

@@ -101,6 +101,8 @@ void add_plan(Command& app) {
   add_figures(*plan);
   add_plan_validate(*plan);
   add_plan_validate_energy(*plan);
+  add_plan_validate_ops(*plan);
+  add_plan_validate_failures(*plan);
   add_plan_fit(*plan);
   plan->callback([plan, o, explain] {
     if (!plan->has_subcommand()) run_plan(*o, *explain);

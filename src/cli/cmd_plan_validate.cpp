@@ -65,7 +65,12 @@ json to_json(const RowResult& r) {
   if (!run.input.release.empty()) j["release"] = run.input.release;
   j["measured"] = run.metric == Metric::kNone ? json(nullptr) : json(run.measured);
   if (run.metric != Metric::kNone) j["metric"] = to_string(run.metric);
-  if (r.compared) j["predicted"] = r.predicted, j["error"] = r.error;
+  if (r.compared) {
+    j["predicted"] = r.predicted, j["error"] = r.error;
+    for (int t = 0; t < kStepTerms; ++t)
+      if (const double s = r.step.terms[static_cast<size_t>(t)].value(); s > 0)
+        j["predicted_terms_s"][to_string(static_cast<StepTerm>(t))] = s;
+  }
   if (r.fit_judged) {
     j["outcome"] = run.out_of_memory ? "out of memory" : "ran";
     j["predicted_outcome"] = r.predicted_oom ? "out of memory" : "ran";

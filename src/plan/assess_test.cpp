@@ -156,6 +156,50 @@ TEST(Assess, JsonAndPageHoldThePlan) {
   EXPECT_EQ(page.find("src="), std::string::npos);  // nothing is fetched
 }
 
+// What the page's charts and tables are drawn from is in it, complete and in order.
+TEST(Report, ChartsHaveDataAndAnswersHaveRanges) {
+  const Assessment a = assess(request(), quick());
+  const std::string page = plan_report_html(a, levers(a));
+  for (const char* chart : {"step", "money", "lost", "memory"}) {
+    EXPECT_NE(page.find(fmt::format("<canvas id=\"{}\">", chart)), std::string::npos) << chart;
+    EXPECT_NE(page.find(fmt::format("new Chart(document.getElementById(\"{}\")", chart)), std::string::npos);
+  }
+  const std::string open = "<script id=\"data\" type=\"application/json\">";
+  const size_t begin = page.find(open) + open.size();
+  const nlohmann::json data =
+      nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+  const nlohmann::json& plan = data["plan"];
+  double terms = 0;
+  for (const auto& [name, seconds] : plan["chosen"]["step_terms_seconds"].items()) {
+    EXPECT_GE(seconds.get<double>(), 0) << name;
+    terms += seconds.get<double>();
+  }
+  EXPECT_NEAR(terms, plan["step_seconds"]["mid"].get<double>(), 1e-6 * terms);
+  double bytes = 0;
+  for (const nlohmann::json& row : plan["chosen"]["memory_rows"]) bytes += row["bytes"].get<double>();
+  EXPECT_GE(bytes, plan["chosen"]["memory_peak_bytes"].get<double>());
+  size_t possible = 0;
+  for (const nlohmann::json& path : plan["paths"]) {
+    if (!path["possible"].get<bool>()) continue;
+    ++possible;
+    EXPECT_LT(path["usd"]["low"].get<double>(), path["usd"]["mid"].get<double>());
+    EXPECT_LT(path["usd"]["mid"].get<double>(), path["usd"]["high"].get<double>());
+    EXPECT_FALSE(path["lines"].empty());
+  }
+  EXPECT_GT(possible, 2u);
+  EXPECT_GT(data["levers"].size(), 5u);
+  for (const nlohmann::json& layout : plan["layouts"])
+    EXPECT_GE(layout["step_seconds"].get<double>(), plan["layouts"][0]["step_seconds"].get<double>());
+  for (const char* answer : {"step_seconds", "wall_days"}) {
+    EXPECT_LT(plan[answer]["low"].get<double>(), plan[answer]["mid"].get<double>()) << answer;
+    EXPECT_LT(plan[answer]["mid"].get<double>(), plan[answer]["high"].get<double>()) << answer;
+    // and the page prints low and high beside it
+  }
+  EXPECT_NE(page.find("card(\"Step\", band(plan.step_seconds, \" s\"), range(plan.step_seconds, \" s\"))"),
+            std::string::npos);
+  EXPECT_NE(page.find("range(plan.cost.usd)"), std::string::npos);
+}
+
 TEST(Levers, EachChangesWhatItShould) {
   const Assessment a = assess(request({"run.recompute=full"}), quick());
   bool seen_fp8 = false, seen_cap = false;

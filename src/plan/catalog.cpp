@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <map>
 #include <regex>
 
 #include "base/edit_distance.h"
@@ -83,6 +84,7 @@ Named<CatalogModel> load_models() {
     s.vocab = whole("vocab"), s.max_positions = whole("max_positions");
     s.activation = whole("gated") ? ActivationKind::kSwiGlu : ActivationKind::kGelu;
     s.tied_embeddings = whole("tied") != 0;
+    s.dense_layers = whole("dense_layers");
     s.experts = whole("experts"), s.experts_per_token = whole("experts_per_token");
     s.expert_ffn = whole("expert_ffn"), s.shared_expert_ffn = whole("shared_expert_ffn");
     m.score_scale = t.number(r, "score_scale").value_or(1);
@@ -126,6 +128,7 @@ std::vector<SoftwareRule> load_software() {
     }
     EngineHabits& h = rule.habits;
     h.engine = t.text(r, "engine");
+    h.lineage = t.text(r, "lineage");
     h.flash_attention = whole("flash") != 0;
     const std::optional<Recompute> recompute = parse_recompute(t.text(r, "recompute"));
     if (!recompute) fail(ErrorKind::kData, "{}: recompute must be none, selective or full", t.where(r));
@@ -133,6 +136,7 @@ std::vector<SoftwareRule> load_software() {
     h.zero_stage = whole("zero");
     h.dropout = whole("dropout") != 0;
     h.fp32_parameters = whole("fp32_parameters") != 0;
+    h.selective_ops = whole("selective_ops") != 0;
     h.gradient_bytes = t.required_number(r, "gradient_bytes");
     h.logits_split = whole("logits_whole") == 0;
     h.loads_whole = whole("loads_whole") != 0;
@@ -170,6 +174,7 @@ ActivationStyle EngineHabits::style() const {
   ActivationStyle s;
   s.dropout_masks = dropout;
   s.fp32_parameters = fp32_parameters;
+  s.selective_ops = selective_ops;
   s.logits_split = logits_split;
   return s;
 }
@@ -235,7 +240,19 @@ const EngineHabits& habits_of(std::string_view engine) {
   }();
   for (const SoftwareRule& rule : software())
     if (rule.habits.engine == engine) return rule.habits;
-  return average;
+  static const std::map<std::string, EngineHabits, std::less<>> others = [] {
+    std::map<std::string, EngineHabits, std::less<>> all;
+    for (const SoftwareRule& rule : software()) {
+      if (rule.habits.lineage.empty()) continue;
+      EngineHabits h = average;
+      h.lineage = rule.habits.lineage;
+      h.engine = kOtherSoftware + h.lineage;
+      all[h.engine] = h;
+    }
+    return all;
+  }();
+  const auto other = others.find(engine);
+  return other == others.end() ? average : other->second;
 }
 
 SoftwareMatch identify_software(std::string_view source_text) {

@@ -35,11 +35,13 @@ struct CatalogModel {
 // What an engine does unless told otherwise: not fitted, from its documentation.
 struct EngineHabits {
   std::string engine;
+  std::string lineage;  // the code base that it shares with others: "megatron", "torch", "xla"
   bool flash_attention = true;
   Recompute recompute = Recompute::kNone;
   int64_t zero_stage = 1;
   bool dropout = false;
   bool fp32_parameters = false;  // FSDP: sharded fp32 weights, gathered as bf16
+  bool selective_ops = false;    // what "selective" recomputation means (ActivationStyle)
   double gradient_bytes = 4;
   bool logits_split = true;
   bool loads_whole = false;  // each worker holds all weights while it cuts its shard out of them
@@ -59,7 +61,9 @@ HardwareSpec parse_hardware(std::string_view text);
 HardwareSpec make_hardware(const CatalogAccelerator& accelerator, int64_t count, int64_t per_node = 0,
                            BytesPerSecond between = BytesPerSecond(0));
 
-const EngineHabits& habits_of(std::string_view engine);  // an average engine when the name is unknown
+// An average engine when the name is unknown; "other megatron": an average one of that lineage.
+const EngineHabits& habits_of(std::string_view engine);
+inline const std::string kOtherSoftware = "other ";
 struct SoftwareMatch {
   EngineHabits habits;
   std::string release;  // "megatron-bridge 26.02"; empty when the text does not tell

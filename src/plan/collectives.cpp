@@ -36,12 +36,13 @@ double all_reduce_seconds(const Fabric& f, Group g, double bytes) {
   return 2 * (start_of(f, g) + (n - 1) / n * bytes / ring_bandwidth(f, g));
 }
 
-double all_to_all_seconds(const Fabric& f, Group g, double bytes_per_rank) {
-  if (g.ranks <= 1) return 0;
+AllToAll all_to_all_seconds(const Fabric& f, Group g, double bytes_per_rank) {
+  if (g.ranks <= 1) return {};
   const double n = static_cast<double>(g.ranks), near = members_per_domain(f, g);
   const double inside = bytes_per_rank * (near - 1) / n / f.inside;
   const double between = bytes_per_rank * (n - near) / n / f.between;
-  return start_of(f, g) + inside + between;
+  const double start = start_of(f, g);
+  return between > 0 ? AllToAll{inside, start + between} : AllToAll{start + inside, 0};
 }
 
 double send_seconds(const Fabric& f, int64_t distance, double bytes) {

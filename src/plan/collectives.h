@@ -25,7 +25,10 @@ struct Group {
 
 double all_reduce_seconds(const Fabric& fabric, Group group, double bytes);
 double all_gather_seconds(const Fabric& fabric, Group group, double total_bytes);  // or reduce-scatter
-double all_to_all_seconds(const Fabric& fabric, Group group, double bytes_per_rank);
+struct AllToAll {
+  double inside = 0, between = 0;  // seconds of each level
+};
+AllToAll all_to_all_seconds(const Fabric& fabric, Group group, double bytes_per_rank);
 double send_seconds(const Fabric& fabric, int64_t distance, double bytes);
 bool spans_domains(const Fabric& fabric, Group group);
 

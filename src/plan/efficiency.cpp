@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "plan/catalog.h"
 #include "plan/catalog_files.h"
 #include "plan/csv.h"
 
@@ -21,7 +22,8 @@ constexpr TermFact kFacts[] = {
     STOKER_EFFICIENCY_TERMS(X)
 #undef X
 };
-constexpr std::string_view kScopeNames[] = {"global", "family", "engine", "release", "engine_on_family"};
+constexpr std::string_view kScopeNames[] = {"global", "family",  "lineage",
+                                            "engine", "release", "engine_on_family"};
 
 template <typename E, size_t N, typename Name>
 std::optional<E> parse_name(std::string_view text, const Name (&names)[N]) {
@@ -57,7 +59,37 @@ bool is_share(Term t) {
   }
 }
 
+constexpr std::string_view kReference = "H100";
+
+std::vector<MeasuredCeiling> load_ceilings() {
+  const CsvTable t("measured_ceilings.csv", catalog_file("measured_ceilings.csv"));
+  std::vector<MeasuredCeiling> all;
+  std::array<double, kTerms> reference{};
+  for (size_t r = 0; r < t.rows(); ++r) {
+    const auto term = parse_name<Term>(t.text(r, "term"), kFacts);
+    if (!term) fail(ErrorKind::kData, "{}: unknown term '{}'", t.where(r), t.text(r, "term"));
+    MeasuredCeiling c{.term = *term, .family = std::string(t.text(r, "family"))};
+    c.measured = t.required_number(r, "measured"), c.peak = t.required_number(r, "peak");
+    if (!(c.measured > 0 && c.peak > 0))
+      fail(ErrorKind::kData, "{}: expected measured and peak above 0", t.where(r));
+    c.reference = c.family == kReference;
+    if (c.reference) reference[static_cast<size_t>(c.term)] = c.measured / c.peak;
+    all.push_back(c);
+  }
+  for (MeasuredCeiling& c : all) {
+    const double of = reference[static_cast<size_t>(c.term)];
+    // nothing to compare with: the share itself over the prior
+    c.over_reference = c.measured / c.peak / (of > 0 ? of : kFacts[static_cast<size_t>(c.term)].prior);
+  }
+  return all;
+}
+
 }  // namespace
+
+const std::vector<MeasuredCeiling>& measured_ceilings() {
+  static const std::vector<MeasuredCeiling> all = load_ceilings();
+  return all;
+}
 
 std::string_view name_of(Term term) { return kFacts[static_cast<size_t>(term)].name; }
 std::string_view name_of(Scope scope) { return kScopeNames[static_cast<size_t>(scope)]; }
@@ -65,6 +97,9 @@ std::string_view name_of(Scope scope) { return kScopeNames[static_cast<size_t>(s
 EfficiencyTable::EfficiencyTable() {
   for (int t = 0; t < kTerms; ++t)
     set(static_cast<Term>(t), Scope::kGlobal, "", std::log(kFacts[static_cast<size_t>(t)].prior));
+  // What a chip reaches in isolation, over what the reference chip does: where a family starts from.
+  for (const MeasuredCeiling& c : measured_ceilings())
+    if (!c.reference) set(c.term, Scope::kFamily, c.family, std::log(c.over_reference));
   // Processors multiply narrow matrices nearly as fast as wide ones; no published row tells that.
   set(Term::kTile, Scope::kFamily, "CPU-Zen5", std::log(0.1));
 }
@@ -95,6 +130,7 @@ Efficiency EfficiencyTable::resolve(std::string_view family, std::string_view en
   };
   add(Scope::kGlobal, "");
   add(Scope::kFamily, std::string(family));
+  add(Scope::kLineage, habits_of(engine).lineage);
   add(Scope::kEngine, std::string(engine));
   add(Scope::kRelease, std::string(release));
   add(Scope::kEngineOnFamily, fmt::format("{}|{}", engine, family));

@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/stop.h"
+#include "plan/catalog.h"
+#include "plan/validate.h"
 
 namespace stoker::plan {
 namespace {
@@ -16,48 +18,51 @@ namespace {
 // 0: not fitted there.
 struct Freedom {
   Term term;
-  double global, family, engine, release, engine_on_family;
+  double global, family, lineage, engine, release, engine_on_family;
 };
 constexpr Freedom kTimeFreedom[] = {
-    {Term::kMatmul16, 0.2, 0.12, 0, 0, 0},
-    {Term::kMatmul8, 0.2, 0.15, 0.10, 0.05, 0.06},
-    {Term::kMatmul4, 0.3, 0.2, 0.10, 0.05, 0.06},
-    {Term::kAttention, 0.3, 0.2, 0.2, 0, 0},
-    {Term::kMemory, 0.2, 0.1, 0, 0, 0},
-    {Term::kPasses, 0.4, 0, 0.3, 0.1, 0},
-    {Term::kUnfusedAttention, 0.4, 0, 0.3, 0, 0},
-    {Term::kMisaligned, 0.5, 0, 0, 0, 0},
-    {Term::kScan, 0.5, 0, 0, 0, 0},
-    {Term::kQuantise, 0.4, 0, 0.2, 0, 0},
-    {Term::kKernel, 0.6, 0.3, 0.3, 0, 0},
-    {Term::kHostLayer, 0.6, 0.2, 0.6, 0.2, 0.2},
-    {Term::kHostExperts, 0.4, 0.2, 0.3, 0.3, 0.2},
-    {Term::kHostTensor, 0.5, 0, 0.3, 0, 0},
-    {Term::kTile, 0.7, 0.3, 0.3, 0, 0},
-    {Term::kInside, 0.2, 0.2, 0.1, 0, 0},
-    {Term::kBetween, 0.3, 0.2, 0.3, 0.1, 0.1},
-    {Term::kLatency, 0.5, 0.2, 0.4, 0, 0},
-    {Term::kTensorExposed, 0.3, 0.1, 0.3, 0.1, 0},
-    {Term::kContextExposed, 0.5, 0, 0.4, 0.1, 0},
-    {Term::kExpertExposed, 0.4, 0.2, 0.3, 0.1, 0},
-    {Term::kDataExposed, 0.5, 0, 0.5, 0.1, 0.2},
-    {Term::kPipelineExposed, 0.5, 0, 0.5, 0, 0},
-    {Term::kBubble, 0.1, 0, 0.2, 0, 0},
-    {Term::kExperts, 0.3, 0.2, 0.2, 0.2, 0.2},
-    {Term::kOptimizer, 0.3, 0, 0.4, 0, 0},
-    {Term::kFixed, 0.8, 0, 0.8, 0.3, 0},
-    {Term::kStraggler, 0.6, 0, 0.6, 0.2, 0},
-    {Term::kCompute, 0, 0.1, 0.15, 0.08, 0.08},
-    {Term::kAdapter, 0.2, 0.05, 0.2, 0.1, 0.1},
+    {Term::kMatmul16, 0.2, 0.12, 0, 0, 0, 0},
+    {Term::kMatmul8, 0.2, 0.15, 0.10, 0.10, 0.05, 0.06},
+    {Term::kMatmul4, 0.3, 0.2, 0.10, 0.10, 0.05, 0.06},
+    {Term::kAttention, 0.3, 0.2, 0.2, 0.2, 0, 0},
+    {Term::kMemory, 0.2, 0.1, 0, 0, 0, 0},
+    {Term::kPasses, 0.4, 0, 0.3, 0.3, 0.1, 0},
+    {Term::kUnfusedAttention, 0.4, 0, 0.3, 0.3, 0, 0},
+    {Term::kMisaligned, 0.5, 0, 0, 0, 0, 0},
+    {Term::kScan, 0.5, 0, 0, 0, 0, 0},
+    {Term::kQuantise, 0.4, 0, 0.2, 0.2, 0, 0},
+    {Term::kKernel, 0.6, 0.3, 0.3, 0.3, 0, 0},
+    {Term::kHostLayer, 0.6, 0.2, 0.6, 0.6, 0.2, 0.2},
+    {Term::kHostExperts, 0.4, 0.2, 0.3, 0.3, 0.3, 0.2},
+    {Term::kHostSoftmax, 0.3, 0, 0, 0, 0, 0},
+    {Term::kHostAdapter, 0.3, 0, 0, 0, 0, 0},
+    {Term::kHostTensor, 0.5, 0, 0.3, 0.3, 0, 0},
+    {Term::kTile, 0.7, 0.3, 0.3, 0.3, 0, 0},
+    {Term::kInside, 0.2, 0.2, 0.1, 0.1, 0, 0},
+    {Term::kBetween, 0.3, 0.2, 0.3, 0.3, 0.1, 0.1},
+    {Term::kLatency, 0.5, 0.2, 0.4, 0.4, 0, 0},
+    {Term::kTensorExposed, 0.3, 0.1, 0.3, 0.3, 0.1, 0},
+    {Term::kContextExposed, 0.5, 0, 0.4, 0.4, 0.1, 0},
+    {Term::kExpertExposed, 0.4, 0.2, 0.3, 0.3, 0.1, 0},
+    {Term::kExpertBetween, 0.3, 0, 0.2, 0.2, 0.2, 0},
+    {Term::kDataExposed, 0.5, 0, 0.5, 0.5, 0.1, 0.2},
+    {Term::kPipelineExposed, 0.5, 0, 0.5, 0.5, 0, 0},
+    {Term::kBubble, 0.1, 0, 0.2, 0.2, 0, 0},
+    {Term::kExperts, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2},
+    {Term::kOptimizer, 0.3, 0, 0.4, 0.4, 0, 0},
+    {Term::kFixed, 0.8, 0, 0.8, 0.8, 0.3, 0},
+    {Term::kStraggler, 0.4, 0, 0.3, 0.3, 0.1, 0},
+    {Term::kCompute, 0, 0.1, 0.15, 0.15, 0.08, 0.08},
+    {Term::kAdapter, 0.2, 0.05, 0.2, 0.2, 0.1, 0.1},
 };
 
 constexpr Freedom kMemoryFreedom[] = {
-    {Term::kState, 0, 0, 0.03, 0, 0},
-    {Term::kActivation, 0.2, 0, 0.4, 0.15, 0},
-    {Term::kActivationWhole, 0.3, 0, 0.6, 0.4, 0},
-    {Term::kScores, 0.4, 0, 0.8, 0.3, 0},
-    {Term::kLogits, 0.3, 0, 0.8, 0.1, 0},
-    {Term::kWorkspace, 0.5, 0.3, 0.8, 0.3, 0.3},
+    {Term::kState, 0, 0, 0.03, 0.03, 0, 0},
+    {Term::kActivation, 0.15, 0, 0.2, 0.3, 0.15, 0},
+    {Term::kActivationWhole, 0.3, 0, 0.4, 0.5, 0.3, 0},
+    {Term::kScores, 0.4, 0, 0.4, 0.5, 0.3, 0},
+    {Term::kLogits, 0.2, 0, 0.2, 0.4, 0.1, 0},
+    {Term::kWorkspace, 0.4, 0.2, 0.3, 0.4, 0.3, 0.2},
 };
 
 double freedom(const Freedom& f, Scope scope) {
@@ -66,6 +71,8 @@ double freedom(const Freedom& f, Scope scope) {
       return f.global;
     case Scope::kFamily:
       return f.family;
+    case Scope::kLineage:
+      return f.lineage;
     case Scope::kEngine:
       return f.engine;
     case Scope::kRelease:
@@ -126,7 +133,8 @@ uint32_t Fitter::parameter(const Freedom& f, Scope scope, const std::string& key
   if (const auto found = index_.find(id); found != index_.end()) return found->second;
   Parameter p{f.term, scope, key};
   p.deviation = freedom(f, scope);
-  p.prior = scope == Scope::kGlobal ? EfficiencyTable().get(f.term, scope, key) : 0;
+  static const EfficiencyTable priors;
+  p.prior = priors.get(f.term, scope, key);
   p.value = start_.get(f.term, scope, key);
   parameters_.push_back(p);
   return index_[id] = static_cast<uint32_t>(parameters_.size() - 1);
@@ -139,7 +147,14 @@ void Fitter::add(const PublishedRun& run, Observation what, double weight) {
   row.weight = weight;
   const PlanInput& in = run.input;
   const std::string& family = in.hardware.accelerator.family;
-  const std::string keys[] = {"", family, in.engine, in.release, in.engine + "|" + family};
+  // Nothing is fitted to software that is only known by its lineage.
+  const bool known = !in.engine.empty() && !in.engine.starts_with(kOtherSoftware);
+  const std::string keys[] = {"",
+                              family,
+                              habits_of(in.engine).lineage,
+                              known ? in.engine : "",
+                              in.release,
+                              known ? in.engine + "|" + family : ""};
   for (int t = 0; t < kTerms; ++t) {
     double fixed = 0;
     const Freedom* free = nullptr;
@@ -177,9 +192,10 @@ double Fitter::log_error(const FitRow& row) const {
   PlanInput in = row.run->input;
   // Recomputation not published: that the run fitted tells only that it did with the most of it.
   if (row.what == Observation::kRan && !row.run->recompute_stated) in.run.recompute = Recompute::kFull;
-  const MemoryUse memory = predict_memory(in, e);
   if (row.what == Observation::kPeakMemory)
-    return std::log(in_gibibytes(memory.peak) / *row.run->peak_memory_gb);
+    return std::log(in_gibibytes(published_peak(*row.run, memory_of_published(*row.run, e))) /
+                    *row.run->peak_memory_gb);
+  const MemoryUse memory = predict_memory(in, e);
   const double beyond = std::log(memory.peak / memory.capacity);
   return row.what == Observation::kRan ? hinge(beyond) : -hinge(-beyond);
 }
@@ -339,15 +355,20 @@ EfficiencyTable fit_step_time(const std::vector<PublishedRun>& runs, const Effic
 EfficiencyTable fit_memory(const std::vector<PublishedRun>& runs, const EfficiencyTable& start,
                            const FitOptions& options) {
   double failed = 0, ran = 0;
-  auto memory_known = [](const PublishedRun& r) { return r.reason.empty(); };
+  auto memory_known = [](const PublishedRun& r) { return r.reason.empty() && !r.allocated_only; };
   for (const PublishedRun& run : runs)
     if (memory_known(run)) (run.out_of_memory ? failed : ran) += 1;
+  std::map<std::string, double> peaks;  // no collection of measured peaks weighs more than 64 rows
+  for (const PublishedRun& run : runs)
+    if (run.reason.empty() && run.peak_memory_gb) peaks[run.source_group] += 1;
   const double balance = failed > 0 && ran > 0 ? failed / ran : 1;  // both outcomes count alike
   Fitter fitter(start, kMemoryFreedom, options);
   for (const PublishedRun& run : runs) {
     if (!run.reason.empty()) continue;
     // A measured peak says far more than that a run fitted.
-    if (run.peak_memory_gb) fitter.add(run, Observation::kPeakMemory, 8);
+    if (run.peak_memory_gb)
+      fitter.add(run, Observation::kPeakMemory, 8 * std::min(1.0, 64 / peaks[run.source_group]));
+    if (run.allocated_only) continue;  // small on purpose: that they fitted says nothing
     if (!memory_known(run)) continue;
     if (run.out_of_memory) fitter.add(run, Observation::kOutOfMemory, 1);
     else fitter.add(run, Observation::kRan, std::max(0.5, balance));

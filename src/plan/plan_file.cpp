@@ -155,6 +155,7 @@ ModelSpec model_from_table(Section& s) {
     m.activation = *act == "gelu" ? ActivationKind::kGelu : ActivationKind::kSwiGlu;
   }
   m.experts = s.count("experts", 0).value_or(0);
+  m.dense_layers = s.count("dense_layers", 0).value_or(0);
   m.experts_per_token = s.count("experts_per_token", 0).value_or(0);
   m.expert_ffn = s.count("expert_ffn", 0).value_or(0);
   m.shared_expert_ffn = s.count("shared_expert_ffn", 0).value_or(0);

@@ -6,7 +6,9 @@
 #include <regex>
 
 #include "base/error.h"
+#include "plan/assumed_layout.h"
 #include "plan/catalog.h"
+#include "spec/parameter_table.h"
 
 namespace stoker::plan {
 namespace {
@@ -19,6 +21,8 @@ std::string lower(std::string_view text) {
 bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
 }
+
+constexpr double kMostOfAnything = 1 << 30;  // products of two such numbers still fit
 
 class RowReader {
  public:
@@ -33,8 +37,11 @@ class RowReader {
     return v && *v > 0 ? v : std::nullopt;
   }
   int64_t whole(const char* column, int64_t otherwise) {
-    if (const auto v = number(column)) return std::max<int64_t>(1, std::llround(*v));
-    return otherwise;
+    const auto v = number(column);
+    if (!v) return otherwise;
+    if (*v > kMostOfAnything)
+      fail(ErrorKind::kData, "{}: {} is {}: expected at most 2^30", t_.where(r_), column, *v);
+    return std::max<int64_t>(1, std::llround(*v));
   }
   void assume(std::string what) { out_.assumed.push_back(std::move(what)); }
 
@@ -45,7 +52,7 @@ class RowReader {
   void read_training();
   void read_layout();
   void read_measured();
-  void choose_layout(int64_t accelerators);
+  int64_t slice_accelerators();
 
   const CsvTable& t_;
   size_t r_;
@@ -94,6 +101,11 @@ bool RowReader::read_model() {
   // "GPT 175B" of another shape than the catalog's: the row's own figures win
   const auto hidden = number("hidden"), layers = number("layers");
   if (known && hidden && std::llround(*hidden) != known->spec.hidden) known = nullptr;
+  // "GPT-2 6.7B" is not GPT-2
+  if (const auto billions = number("params_B"); known && !hidden && billions) {
+    const double ratio = static_cast<double>(parameter_count(known->spec)) / (*billions * 1e9);
+    if (ratio < 0.7 || ratio > 1.5) known = nullptr;
+  }
   const bool gated = known ? known->spec.activation == ActivationKind::kSwiGlu
                            : contains(name_, "llama") || contains(name_, "mistral") ||
                                  contains(name_, "qwen") || contains(name_, "gemma") ||
@@ -194,42 +206,29 @@ int64_t zero_stage_of(const std::string& stated, const EngineHabits& habits) {
   return habits.zero_stage;
 }
 
-void RowReader::choose_layout(int64_t accelerators) {
-  LayoutSpec& l = out_.input.run.layout;
-  // The least model parallelism that fits: what a tuner would start from. Fewer sequences than accelerators leave
-  // the rest to share each sequence.
-  constexpr std::pair<int64_t, int64_t> kTries[] = {{1, 1}, {2, 1}, {4, 1}, {8, 1},  {4, 4},
-                                                    {8, 2}, {8, 4}, {8, 8}, {8, 16}, {8, 32}};
-  const int64_t sequences = whole("global_batch", accelerators), stated_context = l.context;
-  const Efficiency priors = EfficiencyTable().resolve("", "", "");
-  for (const auto& [tensor, pipeline] : kTries) {
-    l.context = stated_context;
-    const int64_t model = tensor * pipeline;
-    if (accelerators % (model * sequences) == 0 && accelerators > model * sequences)
-      l.context = std::max(l.context, accelerators / (model * sequences));
-    if (accelerators % (model * l.context)) continue;
-    l.tensor = tensor, l.pipeline = pipeline;
-    l.data = accelerators / (model * l.context);
-    l.sequence_parallel = tensor > 1;
-    PlanInput least = out_.input;
-    if (!out_.recompute_stated) least.run.recompute = Recompute::kFull;
-    if (predict_memory(least, priors).verdict == Verdict::kFits) break;
-  }
-  assume(fmt::format("layout {}", to_string(l)));
-}
-
 BytesPerSecond between_per_accelerator(const std::string& stated, int64_t per_node) {
-  static const std::regex per_accelerator(R"((\d+)\s*gb/s[^,;]*per gpu)");
-  static const std::regex node_to_node(R"((\d+)\s*gb/s node-node)");
-  static const std::regex links(R"((\d+)\s*x[^,;]*?(\d+)\s*gb/s per node)");
+  static const std::regex per_accelerator(R"((\d{1,6})\s*gb/s[^,;]*per gpu)");
+  static const std::regex node_to_node(R"((\d{1,6})\s*gb/s node-node)");
+  static const std::regex links(R"((\d{1,6})\s*x[^,;]*?(\d{1,6})\s*gb/s per node)");
   std::smatch m;
   const double node = static_cast<double>(per_node), bits = 1e9 / 8;
   if (std::regex_search(stated, m, per_accelerator)) return BytesPerSecond(std::stod(m[1]) * bits);
   if (std::regex_search(stated, m, node_to_node)) return BytesPerSecond(std::stod(m[1]) * bits / node);
-  static const std::regex omni(R"((\d+)\s*x omni-path (\d+)\s*gb/s per node)");
+  static const std::regex omni(R"((\d{1,6})\s*x omni-path (\d{1,6})\s*gb/s per node)");
   if (std::regex_search(stated, m, omni) || std::regex_search(stated, m, links))
     return BytesPerSecond(std::stod(m[1]) * std::stod(m[2]) * bits / node);
   return BytesPerSecond(0);
+}
+
+// "TPU v3-256" counts cores, two to a chip up to v5p; from v5e on the number counts chips.
+int64_t RowReader::slice_accelerators() {
+  static const std::regex slice(R"(v(\d)([ep]?)-(\d{1,6}))");
+  std::smatch m;
+  if (!accelerator_->spec.family.starts_with("TPU") || !std::regex_search(notes_, m, slice)) return 0;
+  const bool cores = m[2] == "p" || m[1].str() < "5";
+  const int64_t chips = std::max<int64_t>(1, std::stoll(m[3].str()) / (cores ? 2 : 1));
+  assume(fmt::format("{} chips in a slice called {}", chips, m[0].str()));
+  return chips;
 }
 
 void RowReader::read_layout() {
@@ -240,6 +239,7 @@ void RowReader::read_layout() {
   const int64_t product =
       std::max<int64_t>(1, tp) * std::max<int64_t>(1, pp) * whole("cp", 1) * whole("dp", 1);
   int64_t accelerators = whole("n_gpus", 0);
+  if (!accelerators) accelerators = slice_accelerators();
   if (!accelerators) {
     accelerators = product > 1 ? product : accelerator_->per_node;
     assume(fmt::format("{} accelerators", accelerators));
@@ -255,7 +255,7 @@ void RowReader::read_layout() {
   b.sequence_length =
       whole("seq_len", software_.habits.sequence_length ? software_.habits.sequence_length : 2048);
   if (text("seq_len").empty()) {
-    static const std::regex longest(R"(longest example (\d+) tokens)");
+    static const std::regex longest(R"(longest example (\d{1,9}) tokens)");
     std::smatch m;
     if (std::regex_search(notes_, m, longest)) {
       b.sequence_length = std::stoll(m[1]);
@@ -265,17 +265,28 @@ void RowReader::read_layout() {
     assume(fmt::format("sequence length {}", b.sequence_length));
   }
   b.micro_batch = whole("micro_batch", 1);
-  b.global_batch = b.micro_batch;
-  if (!tp && !pp && l.zero_stage != 3 && accelerators > 1) {
-    choose_layout(accelerators);
-  } else {
-    l.tensor = std::max<int64_t>(1, tp);
-    l.pipeline = std::max<int64_t>(1, pp);
-  }
+  l.tensor = std::max<int64_t>(1, tp);
+  l.pipeline = std::max<int64_t>(1, pp);
   l.data = std::max<int64_t>(1, accelerators / (l.tensor * l.pipeline * l.context));
+  const bool stated_micro = number("micro_batch").has_value();
+  const auto batch = number("global_batch");
+  const bool alone = l.zero_stage == 3 && !contains(zero, "tp");  // sharding and nothing else
+  const bool layout_open = !tp && !pp && accelerators > 1 && !alone;
+  b.global_batch = batch ? whole("global_batch", 1) : b.micro_batch * l.data;
+  if (layout_open || (!batch && !stated_micro && !tp && !pp)) {
+    assume_layout(in, {.layout = !layout_open,
+                       .micro_batch = stated_micro,
+                       .global_batch = batch.has_value(),
+                       .recompute = out_.recompute_stated,
+                       .zero = !zero.empty() || !software_.habits.engine.empty()});
+    assume(fmt::format("layout {}, recompute {}", to_string(l), to_string(in.run.recompute)));
+    if (!batch) assume(fmt::format("global batch {}", b.global_batch));
+    if (!stated_micro) assume(fmt::format("micro-batch {}", b.micro_batch));
+    return;
+  }
   // Fewer sequences than replicas cannot be: the rest of the accelerators share each sequence.
-  if (const auto batch = number("global_batch"); batch && tp && *batch < static_cast<double>(l.data)) {
-    const int64_t sequences = std::llround(*batch);
+  if (batch && tp && *batch < static_cast<double>(l.data)) {
+    const int64_t sequences = b.global_batch;
     if (l.data % sequences == 0) {
       l.context *= l.data / sequences;
       l.data = sequences;
@@ -300,14 +311,12 @@ void RowReader::read_layout() {
     assume(fmt::format("{} chunks per pipeline worker", l.virtual_stages));
   }
   if (l.virtual_stages > 1) l.schedule = PipelineSchedule::kInterleaved;
-  static const std::regex group(R"(fsdp x(\d+))");
+  static const std::regex group(R"(fsdp x(\d{1,9}))");
   std::smatch m;
   if (std::regex_search(zero, m, group))
     l.zero_group = std::min<int64_t>(std::stoll(m[1]), l.data * l.context);
 
-  const bool stated_micro = number("micro_batch").has_value();
-  if (const auto batch = number("global_batch")) {
-    b.global_batch = std::llround(*batch);
+  if (batch) {
     if (!stated_micro && l.zero_stage == 3 && l.pipeline == 1)
       b.micro_batch =
           std::clamp<int64_t>(b.global_batch / l.data, 1, std::max<int64_t>(1, 16384 / b.sequence_length));
@@ -333,6 +342,7 @@ void RowReader::read_measured() {
   o.hardware_flops = text("flops_convention") == "hardware";
   o.against_fp8_peak = contains(notes_, "fp8 peak");
   o.peak_memory_gb = number("peak_mem_GB");
+  o.allocated_only = contains(notes_, "memory=allocated");
   // litgpt prints the allocator's peak over 1e9; the others print GiB.
   if (o.peak_memory_gb && o.input.engine == "litgpt")
     *o.peak_memory_gb = in_gibibytes(Bytes(*o.peak_memory_gb * 1e9));
@@ -383,11 +393,24 @@ void RowReader::read() {
   out_.input.release = software_.release;
   read_measured();
   if (!out_.reason.empty()) return;
+  if (text("seq_len").empty() && contains(notes_, "variable length") && contains(notes_, "unpacked")) {
+    out_.reason = "texts of unequal, unstated length: tokens of a step cannot be known";
+    return;
+  }
   if (out_.kind == "multimodal") {
     out_.reason = "multimodal model: the planner knows text transformers only";
     return;
   }
-  if (!read_hardware() || !read_model()) return;
+  if (!read_hardware()) return;
+  if (software_.habits.engine.empty()) {
+    // Unknown software still shares a code base with others: which, its hardware and layout tell.
+    const bool sharded = contains(lower(text("zero_stage_fsdp")), "fsdp") && !number("tp") && !number("pp");
+    software_.habits.lineage = accelerator_->spec.family.starts_with("TPU") ? "xla"
+                               : sharded                                    ? "torch"
+                                                                            : "megatron";
+    out_.input.engine = kOtherSoftware + software_.habits.lineage;
+  }
+  if (!read_model()) return;
   read_precision();
   read_training();
   read_layout();
@@ -416,11 +439,14 @@ std::vector<PublishedRun> read_published_runs(const CsvTable& table, const std::
   return runs;
 }
 
-Seconds predicted_step(const PublishedRun& run, const Efficiency& efficiency) {
-  if (!run.mean_length) return predict_step_time(run.input, efficiency).total;
+StepTime published_step_terms(const PublishedRun& run, const Efficiency& efficiency) {
+  if (!run.mean_length) return predict_step_time(run.input, efficiency);
   PlanInput mean = run.input;
   mean.run.batch.sequence_length = run.mean_length;
-  return predict_step_time(mean, efficiency).total;
+  return predict_step_time(mean, efficiency);
+}
+Seconds predicted_step(const PublishedRun& run, const Efficiency& efficiency) {
+  return published_step_terms(run, efficiency).total;
 }
 
 double predicted_in_metric(const PublishedRun& run, Seconds step) {

@@ -31,6 +31,7 @@ struct PublishedRun {
   bool against_fp8_peak = false;  // MFU percent relative to the 8-bit peak
   std::optional<double> peak_memory_gb;
   bool memory_in_gib = true;
+  bool allocated_only = false;  // the peak is of tensors: no context, libraries, allocator slack
   bool recompute_stated = false;
   bool failed = false;         // did not run
   bool out_of_memory = false;  // for want of memory
@@ -39,6 +40,7 @@ struct PublishedRun {
 std::vector<PublishedRun> read_published_runs(const CsvTable& table, const std::string& file);
 
 // Step time of the row: of its mean sequence length where lengths vary.
+StepTime published_step_terms(const PublishedRun& run, const Efficiency& efficiency);
 Seconds predicted_step(const PublishedRun& run, const Efficiency& efficiency);
 
 // The prediction in the row's own metric.

@@ -131,12 +131,14 @@ std::vector<RunSpec> enumerate_layouts(const PlanInput& input, const SearchSpace
 }
 
 SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t keep) {
+  return explore(input, space, keep,
+                 fitted_efficiency().resolve(input.hardware.accelerator.family, input.engine, input.release));
+}
+
+SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t keep, const Efficiency& e) {
   validate(input.run.model);
   validate(input.hardware);
   if (keep == 0) fail(ErrorKind::kUsage, "search was asked to keep 0 layouts: ask for one or more");
-  const Efficiency e =
-      fitted_efficiency().resolve(input.hardware.accelerator.family, input.engine, input.release);
-
   SearchResult result;
   struct Candidate {
     double seconds;

@@ -43,6 +43,8 @@ struct SearchResult {
 SearchResult search(const PlanInput& input, const SearchSpace& space, size_t keep = 3);
 // The same where nothing fitting is an answer: then `best` is empty and `least_memory` is set.
 SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t keep);
+SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t keep,
+                     const Efficiency& efficiency);
 
 // Every candidate of the space, in a fixed order: for brute-force checks.
 std::vector<RunSpec> enumerate_layouts(const PlanInput& input, const SearchSpace& space);

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "plan/catalog.h"
 #include "plan/collectives.h"
+#include "plan/matrix_product.h"
 #include "plan/predict.h"
 
 namespace stoker::plan {
@@ -10,24 +12,13 @@ namespace {
 
 double num(int64_t v) { return static_cast<double>(v); }
 
-// The larger of two, without the kink: within 2^(1/4) of it.
-double soft_max(double a, double b) {
-  const double high = std::max(a, b);
-  if (high <= 0) return 0;
-  const double r = std::min(a, b) / high;
-  return high * std::sqrt(std::sqrt(1 + r * r * r * r));
-}
-
 struct Rates {  // of one accelerator, achievable
   double linear, dense16, attention, memory;
   double kernel, tile;
 };
 
-// One matrix product [m,k] x [k,n]: arithmetic at a rate that falls for narrow matrices, operands and result
-// through memory, and a fixed cost.
 double product_seconds(double m, double n, double k, double rate, const Rates& r) {
-  const double fill = m / (m + r.tile) * (n / (n + r.tile)) * (k / (k + r.tile));
-  return 2 * m * n * k / (rate * fill) + 2 * (m * k + k * n + m * n) / r.memory + r.kernel;
+  return plan::product_seconds(m, n, k, {rate, r.memory, r.kernel, r.tile});
 }
 
 class StepModel {
@@ -39,6 +30,7 @@ class StepModel {
     t_ = num(l.tensor), seq_ = num(run_.batch.sequence_length);
     tokens_ = num(run_.batch.micro_batch) * seq_ / num(l.context);
     mats_ = m.activation == ActivationKind::kSwiGlu ? 3 : 2;
+    routed_share_ = m.experts ? num(m.layers - m.dense_layers) / num(m.layers) : 0;
     adapter_ = run_.training == TrainingKind::kLora || run_.training == TrainingKind::kQlora;
     set_rates();
     set_fabric();
@@ -52,10 +44,11 @@ class StepModel {
   double linear_forward() const;  // seconds of one layer's matrix products, forward
   double expert_forward() const;
   double attention_forward() const;
+  bool plain_softmax() const;
   double passes_forward() const;  // element-wise work of one layer
   double head_seconds() const;
   double tensor_comm_forward() const;
-  double expert_comm_forward() const;
+  double expert_comm_forward() const;  // what of it is not hidden
   double context_comm_forward() const;
   double data_comm(double forward_seconds, double backward_seconds, double micro_batches) const;
   double optimizer_seconds() const;
@@ -69,6 +62,7 @@ class StepModel {
   const Efficiency& e_;
   const PlanInput& in_;
   double d_, q_, kv_, t_, seq_, tokens_, mats_;
+  double routed_share_ = 0;  // of the layers: those with experts
   bool adapter_ = false;
   Rates rate_{};
   Fabric fabric_;
@@ -116,10 +110,16 @@ double StepModel::linear_forward() const {
   const ModelSpec& m = run_.model;
   double s = product_seconds(tokens_, (q_ + 2 * kv_) / t_, d_, rate_.linear, rate_) +
              product_seconds(tokens_, d_, q_ / t_, rate_.linear, rate_);
-  const double wide = m.experts ? num(m.shared_expert_ffn) : num(m.ffn);
-  if (wide > 0)
-    s += product_seconds(tokens_, (mats_ - 1) * wide / t_, d_, rate_.linear, rate_) +
-         product_seconds(tokens_, d_, wide / t_, rate_.linear, rate_);
+  auto feed_forward = [&](double wide) {
+    if (wide <= 0) return 0.0;
+    return product_seconds(tokens_, (mats_ - 1) * wide / t_, d_, rate_.linear, rate_) +
+           product_seconds(tokens_, d_, wide / t_, rate_.linear, rate_);
+  };
+  // Weights of 4 bits are made 16 wide before each product.
+  if (run_.training == TrainingKind::kQlora)
+    s += (d_ * (2 * q_ + 2 * kv_) + mats_ * d_ * num(m.ffn)) / t_ * (0.56 + 2) / rate_.memory;
+  s += (1 - routed_share_) * feed_forward(num(m.ffn));
+  if (m.experts) s += routed_share_ * feed_forward(num(m.shared_expert_ffn));
   return s;
 }
 
@@ -132,10 +132,12 @@ double StepModel::expert_forward() const {
   const double routed = tokens_ * num(m.experts_per_token) * etp / t_;  // rows this worker multiplies
   const double each = std::max(1.0, routed / local);
   const double width = num(m.expert_ffn) / etp;
-  const double one = product_seconds(each, (mats_ - 1) * width, d_, rate_.linear, rate_) +
+  // Groups of few rows wait for their expert's weights: that is not hidden behind another group's arithmetic.
+  const double weights = 2 * mats_ * d_ * width / rate_.memory;
+  const double one = weights + product_seconds(each, (mats_ - 1) * width, d_, rate_.linear, rate_) +
                      product_seconds(each, d_, width, rate_.linear, rate_) - 2 * rate_.kernel;
   const double move = 8 * routed * d_ * 2 / rate_.memory;  // permute, un-permute, weigh
-  return e_[Term::kExperts] * (local * one + 2 * rate_.kernel + move);
+  return routed_share_ * e_[Term::kExperts] * (local * one + 2 * rate_.kernel + move);
 }
 
 double StepModel::attention_forward() const {
@@ -150,11 +152,16 @@ double StepModel::attention_forward() const {
          5 * rate_.kernel;
 }
 
+// Fused softmax kernels take four score matrices at a time; where they do not divide, single kernels do it.
+bool StepModel::plain_softmax() const {
+  return !run_.flash_attention && (run_.model.heads / run_.layout.tensor * run_.batch.micro_batch) % 4 != 0;
+}
+
 double StepModel::passes_forward() const {
   const ModelSpec& m = run_.model;
   const double whole = run_.layout.sequence_parallel ? t_ : 1;
-  const double routed =
-      m.experts ? num(m.experts_per_token) * num(m.expert_ffn) + num(m.shared_expert_ffn) : num(m.ffn);
+  const double routed = routed_share_ * num(m.experts_per_token * m.expert_ffn + m.shared_expert_ffn) +
+                        (1 - routed_share_) * num(m.ffn);
   // norms and residuals read and write the stream about eight times; rotation twice; activation reads its
   // inputs and writes its output
   double elements = tokens_ * (8 * d_ / whole + 2 * (q_ + kv_) / t_ + mats_ * routed / t_);
@@ -182,7 +189,8 @@ double StepModel::expert_comm_forward() const {
   const LayoutSpec& l = run_.layout;
   if (!m.experts || l.expert == 1) return 0;
   const double bytes = tokens_ * num(m.experts_per_token) * d_ * 2 / t_;
-  return 2 * all_to_all_seconds(fabric_, {l.expert, l.expert_tensor_size()}, bytes);
+  const AllToAll t = all_to_all_seconds(fabric_, {l.expert, l.expert_tensor_size()}, bytes);
+  return 2 * routed_share_ * (e_[Term::kExpertExposed] * t.inside + e_[Term::kExpertBetween] * t.between);
 }
 
 double StepModel::context_comm_forward() const {
@@ -266,18 +274,22 @@ StepTime StepModel::compute() {
   double again_linear = 0, again_attention = 0, again_passes = 0;
   if (run_.recompute == Recompute::kFull)
     again_linear = linear, again_attention = attention, again_passes = passes;
+  else if (run_.recompute == Recompute::kSelective && habits_of(in_.engine).selective_ops)
+    again_linear = linear / 2, again_passes = passes;
   else if (run_.recompute == Recompute::kSelective && !run_.flash_attention) again_attention = attention;
   const double again = again_linear + again_attention + again_passes;
 
   const double tensor = e_[Term::kTensorExposed] * tensor_comm_forward();
-  const double expert = e_[Term::kExpertExposed] * expert_comm_forward();
+  const double expert = expert_comm_forward();
   const double context = e_[Term::kContextExposed] * context_comm_forward();
   const double comm_passes = run_.recompute == Recompute::kFull ? 3 : 2;  // forward, backward, again
 
   // The host launches kernels; where it is slower the accelerator waits.
   // The ranks of a tensor group wait at each collective for the slowest host among them.
   const double host = e_[Term::kHostLayer] * (m.experts ? e_[Term::kHostExperts] : 1.0) *
-                      (1 + e_[Term::kHostTensor] * std::min(t_ - 1, 7.0));
+                      (1 + e_[Term::kHostTensor] * std::min(t_ - 1, 7.0)) *
+                      (adapter_ ? e_[Term::kHostAdapter] : 1.0) *
+                      (plain_softmax() ? e_[Term::kHostSoftmax] : 1.0);
   const double forward_device = linear + attention + passes + tensor + expert + context;
   const double backward_device = backward_linear + backward_attention + backward_passes + again +
                                  (comm_passes - 1) * (tensor + expert) + context;

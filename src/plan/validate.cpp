@@ -40,8 +40,8 @@ RowResult judge(const PublishedRun& run, const EfficiencyTable& table) {
     const PlanInput& in = run.input;
     const Efficiency e = table.resolve(in.hardware.accelerator.family, in.engine, in.release);
     const MemoryUse memory = memory_of_published(run, e);
-    r.predicted_peak_gb = memory.peak.value() / 1e9;
-    if (run.memory_in_gib) r.predicted_peak_gb = in_gibibytes(memory.peak);
+    const Bytes peak = published_peak(run, memory);
+    r.predicted_peak_gb = run.memory_in_gib ? in_gibibytes(peak) : peak.value() / 1e9;
     for (int k = 0; k < kFootprintKinds; ++k)
       r.memory_gib[static_cast<size_t>(k)] =
           in_gibibytes(memory.footprint.sum(static_cast<FootprintKind>(k)));
@@ -51,8 +51,8 @@ RowResult judge(const PublishedRun& run, const EfficiencyTable& table) {
       r.memory_error = std::abs(r.predicted_peak_gb / *run.peak_memory_gb - 1);
       r.memory_compared = true;
     }
-    const Seconds step = predicted_step(run, e);
-    r.predicted_step_s = step.value();
+    r.step = published_step_terms(run, e);
+    const Seconds step = r.step.total;
     if (run.metric == Metric::kNone) {
       if (!run.failed) r.reason = "only memory was measured";
       return r;
@@ -81,6 +81,10 @@ MemoryUse memory_of_published(const PublishedRun& run, const Efficiency& e) {
   memory.peak = memory.capacity;  // somewhere between: just enough
   memory.verdict = Verdict::kTight;
   return memory;
+}
+
+Bytes published_peak(const PublishedRun& run, const MemoryUse& memory) {
+  return run.allocated_only ? memory.peak - memory.footprint.sum(FootprintKind::kWorkspace) : memory.peak;
 }
 
 double weighted_quantile(std::vector<std::pair<double, double>> values, double q) {

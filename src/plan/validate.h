@@ -17,7 +17,7 @@ namespace stoker::plan {
 struct RowResult {
   const PublishedRun* run = nullptr;
   double predicted = 0, error = 0;  // relative, absolute value
-  double predicted_step_s = 0;
+  StepTime step;
   double predicted_peak_gb = 0, memory_error = 0;
   std::array<double, kFootprintKinds> memory_gib{};  // by kind, of the fullest worker
   bool predicted_oom = false;
@@ -47,6 +47,9 @@ Validation summarise_results(std::vector<RowResult> rows);
 
 // Memory of a published run: where its recomputation is not stated, as much of it as it takes to fit.
 MemoryUse memory_of_published(const PublishedRun& run, const Efficiency& efficiency);
+
+// Its peak as the source counts it: of all that the accelerator holds, or of tensors only.
+Bytes published_peak(const PublishedRun& run, const MemoryUse& memory);
 
 // Weighted quantile of values; weights positive.
 double weighted_quantile(std::vector<std::pair<double, double>> value_weight, double q);

@@ -43,6 +43,32 @@ TEST(PublishedRuns, ReadsARowAndSaysWhatItAssumed) {
   EXPECT_DOUBLE_EQ(predicted_in_metric(r, Seconds(2)), 32 * 8192 / 2.0 / 16);
 }
 
+TEST(PublishedRuns, WhatIsNotStatedIsChosenAsACarefulUserWould) {
+  const auto runs = read(
+      // neither layout nor batch, of software that nothing is known of
+      "p-1,some paper,Llama "
+      "65B,65.2,80,8192,64,,,,2048,A100-80GB,2048,8,,,,,,,,,,,,,,,,380,,,,,,,dense,,A100,\n"
+      // a name inside another model's: its parameters tell them apart
+      "p-2,docs of levanter,GPT-2 6.7B,6.7,,,,,,,,TPU v3,,,,,,,,,,,,,,,,,,,,47.3,,,,TPU v3-256; HFU "
+      "71.5%,dense,model,TPU v3,\n"
+      "p-3,torchtune,Llama 3.1 70B full,70.6,,,,,,,,MI300X,8,8,,,,,,,,,,64,,,full,,,143,,,,,,\"unpacked, "
+      "variable "
+      "length\",sft,,MI300X,\n");
+  ASSERT_EQ(runs.size(), 3u);
+  ASSERT_EQ(runs[0].reason, "");
+  const RunSpec& llama = runs[0].input.run;
+  EXPECT_EQ(llama.layout.world_size(), 2048);
+  EXPECT_GE(llama.batch.tokens(), 4'000'000);
+  EXPECT_EQ(runs[0].input.engine, "other megatron");
+  EXPECT_NE(predict_memory(runs[0].input, EfficiencyTable().resolve("A100", "", "")).verdict,
+            Verdict::kOutOfMemory);
+  EXPECT_GE(runs[0].assumed.size(), 3u);
+  ASSERT_EQ(runs[1].reason, "");
+  EXPECT_GT(runs[1].input.run.model.hidden, 3000);
+  EXPECT_EQ(runs[1].input.hardware.accelerators, 128);  // 256 cores, two to a chip
+  EXPECT_NE(runs[2].reason.find("length"), std::string::npos);
+}
+
 TEST(PublishedRuns, NothingIsDropped) {
   const auto runs = read(
       "a-1,s,Unheard Of,,,,,,,,2048,H100,8,,,,,,,,,,,,,,,,,100,,,,,,,dense,,H100,\n"
@@ -121,6 +147,27 @@ TEST(Fit, FoldsCoverEveryRowOnceAndSplitNoConfiguration) {
     EXPECT_EQ(fold_of[0], fold_of[1]);
   }
   EXPECT_EQ(source_folds(runs).size(), 2u);
+}
+
+TEST(Efficiencies, SoftwareThatIsNotKnownTakesItsLineagesHabits) {
+  EfficiencyTable t;
+  t.set(Term::kBubble, Scope::kLineage, "megatron", 0.5);
+  t.set(Term::kBubble, Scope::kEngine, "nemo", 0.25);
+  const double none = t.resolve("H100", "", "")[Term::kBubble];
+  EXPECT_NEAR(t.resolve("H100", "other megatron", "")[Term::kBubble] / none, std::exp(0.5), 1e-9);
+  EXPECT_NEAR(t.resolve("H100", "nemo", "")[Term::kBubble] / none, std::exp(0.75), 1e-9);
+  EXPECT_NEAR(t.resolve("H100", "torchtitan", "")[Term::kBubble] / none, 1, 1e-9);
+  EXPECT_FALSE(fitted_efficiency().knows_engine("other megatron"));
+}
+
+TEST(Efficiencies, AFamilyStartsFromWhatItReachesAlone) {
+  const EfficiencyTable priors;
+  for (const MeasuredCeiling& c : measured_ceilings()) {
+    const double h100 = priors.resolve("H100", "", "")[c.term];
+    EXPECT_NEAR(priors.resolve(c.family, "", "")[c.term], std::min(1.0, h100 * c.over_reference), 1e-9)
+        << c.family;
+  }
+  EXPECT_GT(measured_ceilings().size(), 20u);
 }
 
 TEST(Efficiencies, SurviveWritingAndReading) {

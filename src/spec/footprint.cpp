@@ -42,16 +42,32 @@ LayerElements layer_elements(const RunSpec& run, const ActivationStyle& style, b
   // it itself.
   const bool frozen = run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
   const double kept = gated + (style.keeps_activation_output && (!frozen || gated > 1) ? 1 : 0);
-  if (!m.experts) {
-    e.split += tokens * kept * num(m.ffn);
-  } else {
-    const double routed = tokens * num(m.experts_per_token);
+  const double dense = m.experts ? num(m.dense_layers) / num(m.layers) : 1;
+  e.split += dense * tokens * kept * num(m.ffn);
+  if (m.experts) {
+    const double routed = (1 - dense) * tokens * num(m.experts_per_token);
     const double etp = num(run.layout.expert_tensor_size()) / num(run.layout.tensor);
     // dispatched copies enter the experts, their outputs wait to be weighted
     e.split += routed * (kept * num(m.expert_ffn) / std::max(1.0, etp) + 2 * d);
-    e.split += tokens * kept * num(m.shared_expert_ffn);
-    e.whole_bytes += tokens * num(m.experts) * 4 * 2;  // router scores and probabilities in fp32
+    e.split += (1 - dense) * tokens * kept * num(m.shared_expert_ffn);
+    // router scores and probabilities in fp32
+    e.whole_bytes += (1 - dense) * tokens * num(m.experts) * 4 * 2;
   }
+  return e;
+}
+
+// The stream that enters, the attention's output, and every other of the products.
+LayerElements op_selected_elements(const RunSpec& run) {
+  const ModelSpec& m = run.model;
+  const double d = num(m.hidden), q = num(m.heads * m.head_dim), kv = num(m.kv_heads * m.head_dim);
+  const double tokens = num(run.batch.micro_batch) * num(run.batch.sequence_length) / num(run.layout.context);
+  const double gated = matrices_in_ffn(m) - 1;
+  const double routed =
+      m.experts ? num(m.experts_per_token * m.expert_ffn + m.shared_expert_ffn) : num(m.ffn);
+  LayerElements e;
+  e.whole = tokens * (d + d);  // half of the two products that return to the stream
+  e.split = tokens * (q + (q + 2 * kv + gated * routed) / 2);
+  e.split_bytes = tokens * num(m.heads) * 4;
   return e;
 }
 
@@ -82,15 +98,14 @@ ParameterShare stage_parameters(const ModelSpec& m, const LayoutSpec& l, int64_t
   const double layers = layers_on_stage(m, l);
   const double mats = matrices_in_ffn(m);
   ParameterShare p;
-  double layer = (d * (q + 2 * kv) + q * d) / t + 2 * d * (m.norm == NormKind::kLayerNorm ? 2 : 1);
-  if (!m.experts) {
-    layer += mats * d * num(m.ffn) / t;
-  } else {
-    layer += d * num(m.experts) + mats * d * num(m.shared_expert_ffn) / t;
-    p.expert = layers * mats * d * num(m.expert_ffn) * num(m.experts) /
+  const double layer = (d * (q + 2 * kv) + q * d) / t + 2 * d * (m.norm == NormKind::kLayerNorm ? 2 : 1);
+  const double dense = m.experts ? (stage == 0 ? std::min(layers, num(m.dense_layers)) : 0) : layers;
+  p.dense = layers * layer + dense * mats * d * num(m.ffn) / t;
+  if (m.experts) {
+    p.dense += (layers - dense) * (d * num(m.experts) + mats * d * num(m.shared_expert_ffn) / t);
+    p.expert = (layers - dense) * mats * d * num(m.expert_ffn) * num(m.experts) /
                (num(l.expert) * num(l.expert_tensor_size()));
   }
-  p.dense = layers * layer;
   const bool first = stage == 0, last = stage == l.pipeline - 1;
   if (first) p.embedding += num(m.vocab) * d / t;
   if (first && m.position == PositionKind::kLearned) p.embedding += num(m.max_positions) * d;
@@ -105,6 +120,8 @@ Bytes layer_activation_bytes(const RunSpec& run, const ActivationStyle& style) {
     const double whole = run.layout.sequence_parallel ? num(run.layout.tensor) : 1;
     return Bytes(tokens * num(run.model.hidden) * style.element_bytes / whole);
   }
+  if (run.recompute == Recompute::kSelective && style.selective_ops)
+    return bytes_of(op_selected_elements(run), run.layout, style);
   const bool keep_scores = !run.flash_attention && run.recompute != Recompute::kSelective;
   return bytes_of(layer_elements(run, style, keep_scores), run.layout, style);
 }
@@ -208,8 +225,11 @@ Footprint footprint(const RunSpec& run, const FootprintOptions& options) {
 
   if (l.zero_stage == 3) {
     const double per_layer = (held.dense + held.expert) / layers;
-    add(FootprintKind::kCommunication, "gathered parameters of two layers", Lifetime::kForwardBackward,
-        2 * per_layer * parameter_bytes(run.precision));
+    // Under a pipeline the next micro-batch needs the same layers at once: they stay gathered.
+    const double gathered = l.pipeline > 1 ? layers : std::min(2.0, layers);
+    add(FootprintKind::kCommunication,
+        l.pipeline > 1 ? "gathered parameters of the stage" : "gathered parameters of two layers",
+        Lifetime::kForwardBackward, gathered * per_layer * parameter_bytes(run.precision));
     if (!is_adapter(run))
       add(FootprintKind::kCommunication, "gradient of a gathered layer", Lifetime::kForwardBackward,
           per_layer * parameter_bytes(run.precision));

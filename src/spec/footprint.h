@@ -48,9 +48,12 @@ struct ActivationStyle {
   double logits_bytes = 10;  // of each logit of one micro-batch: 16-bit, fp32 copy and its gradient
   bool logits_split = true;  // over tensor parallelism
   // What a framework keeps beyond the table: unfused kernels save their intermediate results too.
-  double whole_scale = 1;        // tensors that tensor parallelism does not split: norms, residual stream
-  double split_scale = 1;        // tensors that it splits
-  double score_scale = 1;        // attention scores, where they reach memory
+  double whole_scale = 1;  // tensors that tensor parallelism does not split: norms, residual stream
+  double split_scale = 1;  // tensors that it splits
+  double score_scale = 1;  // attention scores, where they reach memory
+  // Selective recomputation by op: the inputs and every other matrix product are kept, the rest is done again.
+  // Otherwise it drops the attention scores only, and nothing where attention is fused.
+  bool selective_ops = false;
   bool fp32_parameters = false;  // working copy is fp32 under autocast (FSDP mixed precision)
 };
 

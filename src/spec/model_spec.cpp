@@ -47,20 +47,24 @@ void validate(const ModelSpec& s) {
   if (s.experts < 0 || (s.experts > 0 && (s.experts_per_token < 1 || s.experts_per_token > s.experts)))
     fail(ErrorKind::kUsage, "model.experts_per_token is {}: expected 1 to model.experts ({})",
          s.experts_per_token, s.experts);
+  if (s.dense_layers < 0 || s.dense_layers > s.layers || (s.dense_layers > 0 && !s.experts))
+    fail(ErrorKind::kUsage,
+         "model.dense_layers is {}: expected 0 to model.layers ({}), and 0 where model.experts is 0",
+         s.dense_layers, s.layers);
 }
 
 double train_flops_per_token(const ModelSpec& s, int64_t sequence_length) {
   const double d = static_cast<double>(s.hidden), q = static_cast<double>(s.heads * s.head_dim),
                kv = static_cast<double>(s.kv_heads * s.head_dim);
   const double mats = s.activation == ActivationKind::kSwiGlu ? 3 : 2;
-  double ffn = mats * d * static_cast<double>(s.ffn);
-  if (s.experts)
-    ffn = mats * d * static_cast<double>(s.expert_ffn * s.experts_per_token + s.shared_expert_ffn) +
-          d * static_cast<double>(s.experts);
-  const double layer = d * (q + 2 * kv) + q * d + ffn;
   const double l = static_cast<double>(s.layers);
-  return 6 * (l * layer + d * static_cast<double>(s.vocab)) +
-         12 * l * q * static_cast<double>(sequence_length);
+  const double dense = s.experts ? static_cast<double>(s.dense_layers) : l;
+  const double routed =
+      mats * d * static_cast<double>(s.expert_ffn * s.experts_per_token + s.shared_expert_ffn) +
+      d * static_cast<double>(s.experts);
+  const double layers =
+      l * (d * (q + 2 * kv) + q * d) + dense * mats * d * static_cast<double>(s.ffn) + (l - dense) * routed;
+  return 6 * (layers + d * static_cast<double>(s.vocab)) + 12 * l * q * static_cast<double>(sequence_length);
 }
 
 }  // namespace stoker

@@ -45,6 +45,7 @@ struct ModelSpec {
   int64_t sliding_window = 0;  // Mistral v0.1: a key is visible for this many positions; 0: all
   // Mixture of experts (planned, not trained): experts 0 means dense.
   int64_t experts = 0, experts_per_token = 0, expert_ffn = 0, shared_expert_ffn = 0;
+  int64_t dense_layers = 0;  // the first ones, with a plain feed-forward of width ffn instead of experts
   bool operator==(const ModelSpec&) const = default;
 };
 

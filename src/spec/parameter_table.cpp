@@ -100,7 +100,8 @@ class TableBuilder {
 
 int64_t expert_matrices(const ModelSpec& s, int64_t experts) {
   const int64_t mats = s.activation == ActivationKind::kSwiGlu ? 3 : 2;
-  return s.layers * s.hidden * (mats * (s.expert_ffn * experts + s.shared_expert_ffn) + s.experts);
+  return (s.layers - s.dense_layers) * s.hidden *
+         (mats * (s.expert_ffn * experts + s.shared_expert_ffn) + s.experts);
 }
 
 int64_t dense_count(const ModelSpec& s) {
@@ -116,7 +117,7 @@ int64_t dense_count(const ModelSpec& s) {
 int64_t count_with_experts(const ModelSpec& s, int64_t experts) {
   if (!s.experts) return dense_count(s);
   const int64_t mats = s.activation == ActivationKind::kSwiGlu ? 3 : 2;
-  return dense_count(s) - s.layers * mats * s.hidden * s.ffn + expert_matrices(s, experts);
+  return dense_count(s) - (s.layers - s.dense_layers) * mats * s.hidden * s.ffn + expert_matrices(s, experts);
 }
 
 }  // namespace

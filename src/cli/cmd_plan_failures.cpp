@@ -1,0 +1,73 @@
+#include <fmt/core.h>
+
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/error.h"
+#include "cli/command.h"
+#include "plan/published_failures.h"
+
+namespace stoker::cli {
+namespace {
+
+using namespace stoker::plan;
+using nlohmann::json;
+
+std::string read_text(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream bytes;
+  if (!in || !(bytes << in.rdbuf()))
+    fail(ErrorKind::kUsage, "cannot read {}: give a CSV file of published failures (docs/planner.md)", path);
+  return bytes.str();
+}
+
+}  // namespace
+
+void add_plan_validate_failures(CLI::App& plan) {
+  auto* cmd = plan.add_subcommand("validate-failures",
+                                  "Compare published failure rates and goodput with the failure model");
+  auto file = std::make_shared<std::string>();
+  auto as_json = std::make_shared<bool>(false);
+  cmd->add_option("file", *file, "CSV file of published failure statistics")->required();
+  cmd->add_flag("--json", *as_json, "Print JSON (docs/json.md)");
+  cmd->footer("Example: stoker plan validate-failures failures.csv");
+  cmd->callback([file, as_json] {
+    const CsvTable table(*file, read_text(*file));
+    size_t predicted = 0, in_band = 0;
+    json rows = json::array();
+    if (!*as_json)
+      fmt::print("{:<24} {:<38} {:>10} {:>9} {:>22}  {}\n", "run", "quantity", "published", "predicted",
+                 "nine of ten clusters", "unit");
+    for (const FailureCheck& c : check_failures(table)) {
+      predicted += c.reason.empty(), in_band += c.in_band;
+      if (*as_json) {
+        json row{{"run", c.run}, {"quantity", c.quantity}, {"unit", c.unit}};
+        if (!c.published_text.empty()) row["published"] = c.published_text;
+        if (c.reason.empty()) {
+          row["predicted"] = {{"low", c.predicted.low}, {"mid", c.predicted.mid}, {"high", c.predicted.high}};
+          row["in_band"] = c.in_band, row["own_log"] = c.own_log;
+        } else {
+          row["reason"] = c.reason;
+        }
+        rows.push_back(std::move(row));
+        continue;
+      }
+      if (!c.reason.empty())
+        fmt::print("{:<24.24} {:<38.38} {:>10.10} {}\n", c.run, c.quantity, c.published_text, c.reason);
+      else
+        fmt::print("{:<24.24} {:<38.38} {:>10.10} {:>9.3g} {:>22}  {}{}\n", c.run, c.quantity,
+                   c.published_text, c.predicted.mid,
+                   fmt::format("{:.3g} to {:.3g}{}", c.predicted.low, c.predicted.high,
+                               c.in_band ? "" : ", OUTSIDE"),
+                   c.unit, c.own_log ? " (the rates' own log)" : "");
+    }
+    if (*as_json)
+      fmt::print("{}\n",
+                 json{{"rows", std::move(rows)}, {"predicted", predicted}, {"in_band", in_band}}.dump(1));
+    else fmt::print("\n{} predicted, {} inside the band\n", predicted, in_band);
+  });
+}
+
+}  // namespace stoker::cli

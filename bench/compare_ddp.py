@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Stoker's data-parallel training against PyTorch DDP with gloo: same model, same batch, same number of processes, interleaved.
 
-Two networks: this machine's own (PyTorch over loopback, Stoker by its default, shared memory), and machines that are 1 Gbit/s
-apart: every process in a network namespace of its own, its cable limited both ways by a token bucket (tbf; needs root). Every
+Three networks: this machine's own (here: PyTorch over loopback, Stoker by its default, shared memory), loopback for both, and
+machines that are 1 Gbit/s apart: every process in a network namespace of its own, its cable limited both ways by a token bucket (tbf; needs root). Every
 process has one thread. A ratio is the peer's rate over the mean of the two of ours around it. Run by ./dev bench ddp, which
 makes the virtual environment.
 """
@@ -109,12 +109,13 @@ def rate_of(run, args):
     return statistics.median(times[args.warm_up:])
 
 
-def ours(place, n, machines, args):
+def ours(place, n, network, machines, args):
     recipe(place, n, args)
     shutil.rmtree(place / "run", ignore_errors=True)
     train = [args.stoker, "train", "recipe.toml", "--quiet", "--timeout", "30"]
     if machines is None:
-        done = subprocess.run([args.stoker, "launch", "-n", str(n), "--run", "run", "--", *train[1:]], cwd=place,
+        transport = ["--transport", "tcp"] if network == "loopback" else []
+        done = subprocess.run([args.stoker, "launch", "-n", str(n), "--run", "run", "--", *train[1:], *transport], cwd=place,
                               capture_output=True, text=True)
         if done.returncode:
             fail(f"stoker launch failed:\n{done.stderr[-2000:]}")
@@ -125,7 +126,7 @@ def ours(place, n, machines, args):
         while not (place / "run/coordinator").exists():
             time.sleep(0.02)
         address, token = ((place / "run" / name).read_text().strip() for name in ("coordinator", "token"))
-        workers = [subprocess.Popen(["ip", "netns", "exec", f"stkd{i}", *train, "--transport", "gloo"], cwd=place,
+        workers = [subprocess.Popen(["ip", "netns", "exec", f"stkd{i}", *train, "--transport", "tcp"], cwd=place,
                                     env=os.environ | {"STOKER_COORDINATOR": address, "STOKER_TOKEN": token,
                                                       "STOKER_WORKER": f"w{i}", "STOKER_RUN_DIR": "run"})
                    for i in range(n)]
@@ -153,7 +154,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stoker", default=str(ROOT / "build/stoker"))
     parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--network", choices=["here", "1gbit"], nargs="+", default=["here", "1gbit"])
+    parser.add_argument("--network", choices=["here", "loopback", "1gbit"], nargs="+",
+                        default=["here", "loopback", "1gbit"])
     parser.add_argument("--micro-rows", type=int, default=4, help="sequences in a micro-batch")
     parser.add_argument("--accumulate", type=int, default=4, help="micro-batches of each process in a step")
     parser.add_argument("--length", type=int, default=512)
@@ -177,10 +179,10 @@ def main():
             for n in args.processes:
                 machines = Machines(n, "1gbit") if network == "1gbit" else None
                 try:
-                    mine, ratios, peer = [ours(place, n, machines, args)], [], None
+                    mine, ratios, peer = [ours(place, n, network, machines, args)], [], None
                     for _ in range(args.rounds):
                         peer = theirs(n, machines, args)
-                        mine.append(ours(place, n, machines, args))
+                        mine.append(ours(place, n, network, machines, args))
                         ratios.append((mine[-2] + mine[-1]) / 2 / peer["tokens_per_s"])
                         say(f"  {network}, {n} processes: stoker {(mine[-2] + mine[-1]) / 2:.0f} tokens/s, {peer['peer']} DDP "
                             f"{peer['tokens_per_s']:.0f}: {ratios[-1]:.2f}x")

@@ -18,14 +18,16 @@ nlohmann::json to_json(const comm::CommBenchRow& row) {
           {"gloo_halving_s", row.gloo_halving_s},
           {"gloo_bcube_s", row.gloo_bcube_s},
           {"tree_gloo_s", row.tree_gloo_s},
+          {"tree_tcp_s", row.tree_tcp_s},
           {"tree_shm_s", row.tree_shm_s},
           {"ratio_gloo", row.ratio_gloo()},
+          {"ratio_tcp", row.ratio_tcp()},
           {"ratio_shm", row.ratio_shm()},
           {"same_bits", row.same_bits}};
 }
 }  // namespace
 
-void add_bench_comm(CLI::App& bench) {
+void add_bench_comm(Command& bench) {
   auto* cmd = bench.add_subcommand("comm", "Canonical tree sums against the fastest plain gloo all-reduce");
   struct Flags {
     comm::CommBenchOptions options;
@@ -46,16 +48,19 @@ void add_bench_comm(CLI::App& bench) {
       flags->options.bytes.push_back(static_cast<size_t>(mb * 1e6));
     }
     if (!flags->json)
-      fmt::print("{:>7} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>9}\n", "workers", "payload",
-                 "plain gloo", "tree gloo", "ratio", "tree shm", "ratio", "same bits", "rounds");
+      fmt::print("{:>7} {:>9} {:>10} {:>10} {:>6} {:>10} {:>6} {:>10} {:>6} {:>9} {:>6}\n", "workers",
+                 "payload", "plain gloo", "tree tcp", "ratio", "tree gloo", "ratio", "tree shm", "ratio",
+                 "same bits", "rounds");
     auto all = nlohmann::json::array();
     comm::run_comm_bench(flags->options, [&](const comm::CommBenchRow& row) {
       all.push_back(to_json(row));
       if (!flags->json)
-        fmt::print("{:>7} {:>9} {:>8.1f}ms {:>8.1f}ms {:>10.2f} {:>8.1f}ms {:>10.2f} {:>10} {:>9}\n",
-                   row.workers, human_bytes(static_cast<double>(row.bytes)), row.plain_s() * 1e3,
-                   row.tree_gloo_s * 1e3, row.ratio_gloo(), row.tree_shm_s * 1e3, row.ratio_shm(),
-                   row.same_bits ? "yes" : "NO", row.rounds);
+        fmt::print(
+            "{:>7} {:>9} {:>8.1f}ms {:>8.1f}ms {:>6.2f} {:>8.1f}ms {:>6.2f} {:>8.1f}ms {:>6.2f} {:>9} "
+            "{:>6}\n",
+            row.workers, human_bytes(static_cast<double>(row.bytes)), row.plain_s() * 1e3,
+            row.tree_tcp_s * 1e3, row.ratio_tcp(), row.tree_gloo_s * 1e3, row.ratio_gloo(),
+            row.tree_shm_s * 1e3, row.ratio_shm(), row.same_bits ? "yes" : "NO", row.rounds);
       std::fflush(stdout);
     });
     if (flags->json) fmt::print("{}\n", nlohmann::json{{"rows", all}}.dump(2));

@@ -271,34 +271,24 @@ void print(const Json& start, const Json& waits, const Flags& f) {
 
 }  // namespace
 
-void add_bench_feed(CLI::App& bench_parent) {
+void add_bench_feed(Command& bench_parent) {
   auto* cmd = bench_parent.add_subcommand(
       "feed", "The data feed: starting anywhere in 10 billion samples; waiting for data that lies far away");
   auto f = std::make_shared<Flags>();
-  cmd->add_option("--samples", f->samples, "Of the made-up dataset")
-      ->capture_default_str()
-      ->check(CLI::Range(1.0, 1e13));
-  cmd->add_option("--length", f->length, "Tokens a sequence")
-      ->capture_default_str()
-      ->check(CLI::Range(16, 1 << 20));
-  cmd->add_option("--rows", f->rows, "Sequences a step")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 1 << 16));
+  cmd->add_option("--samples", f->samples, "Of the made-up dataset")->capture_default_str()->range(1.0, 1e13);
+  cmd->add_option("--length", f->length, "Tokens a sequence")->capture_default_str()->range(16, 1 << 20);
+  cmd->add_option("--rows", f->rows, "Sequences a step")->capture_default_str()->range(1, 1 << 16);
   cmd->add_option("--delay-ms", f->delay_ms, "Before each answer of the server")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 10000.0));
+      ->range(0.0, 10000.0);
   cmd->add_option("--step-ms", f->step_ms, "What a step takes beside its data")
       ->capture_default_str()
-      ->check(CLI::Range(1.0, 60000.0));
-  cmd->add_option("--seconds", f->seconds, "Of each case")
-      ->capture_default_str()
-      ->check(CLI::Range(0.1, 600.0));
+      ->range(1.0, 60000.0);
+  cmd->add_option("--seconds", f->seconds, "Of each case")->capture_default_str()->range(0.1, 600.0);
   cmd->add_option("--mb", f->mb, "Size of the dataset that is served")
       ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
-  cmd->add_option("--cache-mb", f->cache_mb, "Of the small cache")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
+      ->range(1, 100000);
+  cmd->add_option("--cache-mb", f->cache_mb, "Of the small cache")->capture_default_str()->range(1, 100000);
   cmd->add_flag("--start-only", f->start_only, "Only how fast it starts");
   cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
   cmd->footer("Example:\n  stoker bench feed --delay-ms 50 --step-ms 250");

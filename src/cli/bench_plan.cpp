@@ -18,7 +18,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-void add_bench_plan(CLI::App& bench) {
+void add_bench_plan(Command& bench) {
   auto* cmd = bench.add_subcommand("plan", "Predictions per second, and a full layout search, on one core");
   auto json = std::make_shared<bool>(false);
   cmd->add_flag("--json", *json, "Print JSON (docs/json.md)");

@@ -23,20 +23,16 @@ void print(const train::StepBench& b, const train::StepBenchOptions& o) {
 
 }  // namespace
 
-void add_bench_step(CLI::App& bench_parent) {
+void add_bench_step(Command& bench_parent) {
   auto* cmd =
       bench_parent.add_subcommand("step", "Whole training steps against this machine's matrix-product peak");
   auto o = std::make_shared<train::StepBenchOptions>();
   auto json = std::make_shared<bool>(false);
   auto precision = std::make_shared<std::string>("bf16");
   cmd->add_option("--model", o->presets, "Presets to time")->capture_default_str();
-  cmd->add_option("--rows", o->rows, "Sequences a step")->capture_default_str()->check(CLI::PositiveNumber);
-  cmd->add_option("--length", o->length, "Tokens a sequence")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  cmd->add_option("--steps", o->steps, "Timed steps; the median counts")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+  cmd->add_option("--rows", o->rows, "Sequences a step")->capture_default_str()->positive();
+  cmd->add_option("--length", o->length, "Tokens a sequence")->capture_default_str()->positive();
+  cmd->add_option("--steps", o->steps, "Timed steps; the median counts")->capture_default_str()->positive();
   cmd->add_option("--precision", *precision, "bf16 or fp32")->capture_default_str();
   cmd->add_option("--kernel", o->kernels, "Force candidates: op=candidate,...");
   cmd->add_flag("--json", *json, "Print JSON (docs/json.md)");

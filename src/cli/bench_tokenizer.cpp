@@ -60,7 +60,7 @@ void run(Flags flags) {
 
 }  // namespace
 
-void add_bench_tokenizer(CLI::App& bench_parent) {
+void add_bench_tokenizer(Command& bench_parent) {
   auto* cmd =
       bench_parent.add_subcommand("tokenizer", "Training, splitting, encoding and decoding speed on a text");
   auto flags = std::make_shared<Flags>();
@@ -68,8 +68,7 @@ void add_bench_tokenizer(CLI::App& bench_parent) {
   cmd->add_option("--vocab-size", flags->train.vocab_size, "Tokens to train (default 32768)");
   cmd->add_option("--split", flags->split,
                   "Split pattern: " + tokenizer::split_names() + " (default llama3)");
-  cmd->add_option("--passes", flags->passes, "Encoding passes after the first (default 5)")
-      ->check(CLI::Range(0, 1000));
+  cmd->add_option("--passes", flags->passes, "Encoding passes after the first (default 5)")->range(0, 1000);
   cmd->add_flag("--json", flags->json, "Print JSON (docs/json.md)");
   cmd->footer(
       "Example: stoker bench tokenizer corpus.txt --vocab-size 32768\nAgainst peers: "

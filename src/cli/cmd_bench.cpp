@@ -2,9 +2,9 @@
 
 namespace stoker::cli {
 
-void add_bench(CLI::App& app) {
+void add_bench(Command& app) {
   auto* bench = app.add_subcommand("bench", "Measure this machine and this program, as ratios in one run");
-  bench->require_subcommand(1);
+  bench->require_subcommand(1, 1);
   add_bench_step(*bench);
   add_bench_comm(*bench);
   add_bench_feed(*bench);

@@ -80,20 +80,20 @@ void print(const ChaosVerdict& v, bool passed) {
 
 }  // namespace
 
-void add_chaos(CLI::App& app) {
+void add_chaos(Command& app) {
   auto* cmd = app.add_subcommand(
       "chaos", "Prove that a run survives: kill, stop, cut off and corrupt its workers, compare the weights");
   auto flags = std::make_shared<Flags>();
   ChaosOptions& o = flags->options;
   cmd->add_option("recipe", o.recipe, "The run as TOML; its length does not matter")->required();
-  cmd->add_option("--kills,--faults", o.faults, "Faults (default 20)")->check(CLI::Range(1, 100000));
-  cmd->add_option("-n,--workers", o.workers, "Workers (default 4)")->check(CLI::Range(2, 64));
+  cmd->add_option("--kills,--faults", o.faults, "Faults (default 20)")->range(1, 100000);
+  cmd->add_option("-n,--workers", o.workers, "Workers (default 4)")->range(2, 64);
   cmd->add_option("--kinds", o.kinds,
                   fmt::format("Of: {} (default all; partition needs root)", fmt::join(chaos_kinds(), " ")));
-  cmd->add_option("--zero", o.zero_stage, "With layout.zero_stage (0 to 3)")->check(CLI::Range(0, 3));
+  cmd->add_option("--zero", o.zero_stage, "With layout.zero_stage (0 to 3)")->range(0, 3);
   cmd->add_option("--seed", o.seed, "Of the choice of faults");
   cmd->add_option("--run", o.run, "Directory for the runs; emptied first (default chaos)");
-  cmd->add_option("--set", o.set, "Override a key of the recipe")->take_all()->allow_extra_args(false);
+  cmd->add_option("--set", o.set, "Override a key of the recipe")->one_each();
   cmd->add_flag("--json", flags->as_json, "Print JSON (docs/json.md)");
   cmd->add_flag("--quiet", flags->quiet, "Only the verdict");
   cmd->footer(
@@ -108,7 +108,7 @@ void add_chaos(CLI::App& app) {
     const bool passed = v.passed(flags->options.faults);
     if (flags->as_json) fmt::print("{}\n", to_json(v, passed).dump(2));
     else print(v, passed);
-    if (!passed) throw CLI::RuntimeError(exit_code(ErrorKind::kInternal));
+    if (!passed) throw ExitWith(exit_code(ErrorKind::kInternal));
   });
 }
 

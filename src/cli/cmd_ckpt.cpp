@@ -186,9 +186,9 @@ void report(const ExchangeReport& r, bool json) {
              human_bytes(static_cast<double>(r.bytes)), r.weights_hash, fmt::join(r.files, ", "));
 }
 
-CLI::App* add_with_path(CLI::App* parent, const char* name, const char* what,
-                        const std::shared_ptr<Options>& o, const char* path_is) {
-  CLI::App* cmd = parent->add_subcommand(name, what);
+Command* add_with_path(Command* parent, const char* name, const char* what, const std::shared_ptr<Options>& o,
+                       const char* path_is) {
+  Command* cmd = parent->add_subcommand(name, what);
   cmd->add_option("PATH", o->path, path_is)->required();
   cmd->add_flag("--json", o->json, "Print JSON (docs/json.md)");
   return cmd;
@@ -198,17 +198,17 @@ constexpr const char* kAnyCheckpoint = "A checkpoint, a directory of them or a r
 
 }  // namespace
 
-void add_ckpt(CLI::App& app) {
+void add_ckpt(Command& app) {
   const auto o = std::make_shared<Options>();
-  CLI::App* ckpt = app.add_subcommand("ckpt", "Show, verify, import and export checkpoints");
-  ckpt->require_subcommand(1);
+  Command* ckpt = app.add_subcommand("ckpt", "Show, verify, import and export checkpoints");
+  ckpt->require_subcommand(1, 1);
   ckpt->footer(
       "Examples:\n"
       "  stoker ckpt show runs/demo                      the newest checkpoint of a run\n"
       "  stoker ckpt verify runs/demo/checkpoints/step-00000200\n"
       "  stoker ckpt import Qwen2.5-0.5B --out start     Hugging Face directory -> checkpoint\n"
       "  stoker ckpt export runs/demo --out model --dtype bfloat16");
-  CLI::App* show_cmd = add_with_path(ckpt, "show", "Step, hashes, tensors", o, kAnyCheckpoint);
+  Command* show_cmd = add_with_path(ckpt, "show", "Step, hashes, tensors", o, kAnyCheckpoint);
   show_cmd->add_flag("--tensors", o->tensors, "List every tensor");
   show_cmd->callback([o] { show(*o); });
   add_with_path(ckpt, "verify", "Read every byte and compare with the hashes", o, kAnyCheckpoint)
@@ -216,7 +216,7 @@ void add_ckpt(CLI::App& app) {
   add_with_path(ckpt, "list", "The committed checkpoints of a run", o, "A run's directory or its checkpoints")
       ->callback([o] { list(*o); });
   for (const bool pin : {true, false}) {
-    CLI::App* cmd = ckpt->add_subcommand(
+    Command* cmd = ckpt->add_subcommand(
         pin ? "pin" : "unpin", pin ? "Keep the checkpoint of a step for ever" : "Let it be replaced again");
     cmd->add_option("PATH", o->path, "A run's directory or its checkpoints")->required();
     cmd->add_option("STEP", o->step)->required();
@@ -225,19 +225,19 @@ void add_ckpt(CLI::App& app) {
       pin ? store.pin(o->step) : store.unpin(o->step);
     });
   }
-  CLI::App* import_cmd = add_with_path(ckpt, "import", "Make a checkpoint from a Hugging Face directory", o,
-                                       "Directory with config.json and safetensors");
+  Command* import_cmd = add_with_path(ckpt, "import", "Make a checkpoint from a Hugging Face directory", o,
+                                      "Directory with config.json and safetensors");
   import_cmd->add_option("--out", o->out, "Directory for the checkpoint")->required();
   import_cmd->callback(
       [o] { report(import_hugging_face(io::real_file_system(), o->path, o->out), o->json); });
-  CLI::App* export_cmd =
+  Command* export_cmd =
       add_with_path(ckpt, "export", "Make a Hugging Face directory from a checkpoint", o, kAnyCheckpoint);
   export_cmd->add_option("--out", o->out, "Directory to make; must not exist")->required();
   export_cmd->add_option("--dtype", o->dtype,
                          "float32, bfloat16 or float16 (as the model says when not given)");
   export_cmd->add_option("--max-file-gb", o->max_file_gb, "Shard above this many GB")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->positive();
   export_cmd->callback([o] {
     report(export_hugging_face(io::real_file_system(), o->path, o->out,
                                {o->dtype, static_cast<uint64_t>(o->max_file_gb * 1e9)}),

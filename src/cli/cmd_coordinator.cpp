@@ -83,7 +83,7 @@ void run_coordinator(Flags& flags) {
 
 }  // namespace
 
-void add_coordinator(CLI::App& app) {
+void add_coordinator(Command& app) {
   auto* cmd =
       app.add_subcommand("coordinator", "Hold the membership of a run (stoker launch starts one by itself)");
   auto flags = std::make_shared<Flags>();
@@ -91,12 +91,11 @@ void add_coordinator(CLI::App& app) {
   cmd->add_option("--workers", flags->config.membership.target, "Workers wanted (default 1)");
   cmd->add_option("--minimum", flags->config.membership.minimum, "Pause below this many (default 1)");
   cmd->add_option("--listen", flags->config.listen.host, "Address to listen on (default 127.0.0.1)");
-  cmd->add_option("--port", flags->config.listen.port, "Port (default any free one)")
-      ->check(CLI::Range(0, 65535));
+  cmd->add_option("--port", flags->config.listen.port, "Port (default any free one)")->range(0, 65535);
   cmd->add_option("--advertise", flags->advertise, "Host that the workers dial");
   cmd->add_option("--heartbeat-timeout", flags->config.membership.heartbeat_timeout_s,
                   "Seconds without a sign of life until a worker is put out (default 5)")
-      ->check(CLI::Range(0.2, 3600.0));
+      ->range(0.2, 3600.0);
   cmd->add_option("--admit", flags->config.membership.admit,
                   "Only workers whose name begins so: the present attempt of a requeued job");
   cmd->add_flag("--tls", flags->tls, "TLS also on loopback");

@@ -1,6 +1,5 @@
 #include <fmt/core.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -125,7 +124,7 @@ void run_label_train(const std::string& input, const std::string& out, const cor
 
 }  // namespace
 
-void add_data_build(CLI::App& data) {
+void add_data_build(Command& data) {
   struct Flags {
     std::string recipe, directory, html, input, out;
     bool json = false;
@@ -136,7 +135,7 @@ void add_data_build(CLI::App& data) {
   auto* build = data.add_subcommand("build", "Clean, label and deduplicate sources by a recipe");
   build->add_option("recipe", flags->recipe, "recipe.toml (docs/data-factory.md)")->required();
   build->add_option("--threads", flags->threads, "threads; default: as the recipe says, else all")
-      ->check(CLI::PositiveNumber);
+      ->positive();
   build->add_flag("--json", flags->json, "print the counts and timings as JSON");
   build->footer(
       "Example:\n  stoker data build recipe.toml\nKilled or changed, it goes on with what is already "
@@ -152,14 +151,12 @@ void add_data_build(CLI::App& data) {
   report->callback([flags] { run_report(flags->directory, flags->json, flags->html); });
 
   auto* label = data.add_subcommand("label", "Label documents with a classifier of your own");
-  label->require_subcommand(1);
+  label->require_subcommand(1, 1);
   auto* train = label->add_subcommand("train", "Train a linear text classifier on examples");
   train->add_option("examples", flags->input, "JSON lines {\"text\", \"label\"}")->required();
   train->add_option("-o,--out", flags->out, "the classifier's file")->required();
-  train->add_option("--epochs", flags->training.epochs, "passes over the examples")
-      ->check(CLI::PositiveNumber);
-  train->add_option("--held-out", flags->training.held_out, "share that only measures")
-      ->check(CLI::Range(0.0, 0.9));
+  train->add_option("--epochs", flags->training.epochs, "passes over the examples")->positive();
+  train->add_option("--held-out", flags->training.held_out, "share that only measures")->range(0.0, 0.9);
   train->footer("Example:\n  stoker data label train examples.jsonl -o topic.labels");
   train->callback([flags] { run_label_train(flags->input, flags->out, flags->training); });
 }

@@ -146,14 +146,14 @@ void pack(const PackFlags& f) {
              plan.documents, plan.documents_cut, windows_cut, plan.documents_left_out);
 }
 
-void add_pack(CLI::App& data) {
+void add_pack(Command& data) {
   auto* cmd = data.add_subcommand(
       "pack", "Plan rows of whole documents for training (best fit), over all documents or a part of them");
   auto f = std::make_shared<PackFlags>();
   cmd->add_option("dataset", f->path, "Directory")->required();
   cmd->add_option("--length", f->length, "Tokens of a row: data.sequence_length of the run")
       ->required()
-      ->check(CLI::Range(2, 1 << 24));
+      ->range(2, 1 << 24);
   cmd->add_option("--split", f->split, "Split")->capture_default_str();
   cmd->add_option("--name", f->name, "Of the plan (default: pack-LENGTH-SPLIT, which data.packing finds)");
   cmd->add_option("--min-tokens", f->min_tokens, "Leave out shorter documents");
@@ -163,7 +163,7 @@ void add_pack(CLI::App& data) {
   cmd->add_option("--exclude", f->exclude, "File of text hashes, one a line, whose documents are left out");
   cmd->add_option("--window-tokens", f->window, "Documents packed among each other at a time, in tokens")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->positive();
   cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
   cmd->footer(
       "Examples:\n  stoker data pack docs.stk --length 2048\n"
@@ -171,7 +171,7 @@ void add_pack(CLI::App& data) {
   cmd->callback([f] { pack(*f); });
 }
 
-void add_serve(CLI::App& data) {
+void add_serve(Command& data) {
   auto* cmd =
       data.add_subcommand("serve", "Serve a folder of datasets over HTTP, for training on other machines");
   struct Flags {
@@ -181,9 +181,9 @@ void add_serve(CLI::App& data) {
   auto f = std::make_shared<Flags>();
   cmd->add_option("folder", f->options.root, "What is served, with all below it")->required();
   cmd->add_option("--host", f->options.host, "Address to listen at; 0.0.0.0: all")->capture_default_str();
-  cmd->add_option("--port", f->options.port, "Port (default: any that is free)")->check(CLI::Range(0, 65535));
+  cmd->add_option("--port", f->options.port, "Port (default: any that is free)")->range(0, 65535);
   cmd->add_option("--delay-ms", f->delay_ms, "Answer later by this: to see what a far store does to a run")
-      ->check(CLI::Range(0.0, 60000.0));
+      ->range(0.0, 60000.0);
   cmd->footer(
       "Example:\n  stoker data serve data --port 8090 &\n"
       "  stoker train recipe.toml --set data.path=http://127.0.0.1:8090/docs.stk\n"
@@ -202,7 +202,7 @@ void add_serve(CLI::App& data) {
 
 }  // namespace
 
-void add_data_feed(CLI::App& data_parent) {
+void add_data_feed(Command& data_parent) {
   add_pack(data_parent);
   add_serve(data_parent);
 }

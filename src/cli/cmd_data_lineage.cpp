@@ -226,7 +226,7 @@ void trace(const TraceFlags& f, bool by_token, bool by_document, bool by_sample,
   }
 }
 
-void add_trace(CLI::App& data) {
+void add_trace(Command& data) {
   auto* cmd = data.add_subcommand("trace",
                                   "From a token, sample or step to its documents, and from a token or "
                                   "document to the steps that show it");
@@ -240,9 +240,7 @@ void add_trace(CLI::App& data) {
   cmd->add_option(
       "--recipe", f->recipe,
       "The run's recipe: its datasets, mixture, packing, seed and batch; the whole run is searched");
-  cmd->add_option("--set", f->set, "Override a key of the recipe, as the run did")
-      ->take_all()
-      ->allow_extra_args(false);
+  cmd->add_option("--set", f->set, "Override a key of the recipe, as the run did")->one_each();
   cmd->add_option("--source", f->source, "Which dataset of the recipe's mixture --token and --doc mean");
   cmd->add_option("--split", f->split, "Split")->capture_default_str();
   cmd->add_option("--sequence-length", f->length, "Of the run");
@@ -260,7 +258,7 @@ void add_trace(CLI::App& data) {
   cmd->callback([=] { trace(*f, token->count(), document->count(), sample->count(), step->count()); });
 }
 
-void add_diff(CLI::App& data) {
+void add_diff(Command& data) {
   auto* cmd = data.add_subcommand("diff", "What changed between two datasets");
   struct Flags {
     std::string before, after;
@@ -321,7 +319,7 @@ void add_diff(CLI::App& data) {
   });
 }
 
-void add_gc(CLI::App& data) {
+void add_gc(Command& data) {
   auto* cmd = data.add_subcommand("gc", "Remove from a staging cache what the given datasets do not need");
   struct Flags {
     std::string cache;
@@ -382,7 +380,7 @@ void add_gc(CLI::App& data) {
 
 }  // namespace
 
-void add_data_lineage(CLI::App& data_parent) {
+void add_data_lineage(Command& data_parent) {
   add_trace(data_parent);
   add_diff(data_parent);
   add_gc(data_parent);

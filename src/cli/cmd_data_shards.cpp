@@ -69,7 +69,7 @@ void print_prepared(const corpus::PrepareReport& r, const PrepareFlags& flags) {
              human_bytes(per_second(r.text_bytes, r.encode_s)));
 }
 
-void add_prepare(CLI::App& data) {
+void add_prepare(Command& data) {
   auto* cmd = data.add_subcommand("prepare", "Text files or JSON lines -> tokens in shards, with a manifest");
   auto f = std::make_shared<PrepareFlags>();
   auto& o = f->options;
@@ -95,15 +95,15 @@ void add_prepare(CLI::App& data) {
   cmd->add_option("--max-document", o.read.max_document_bytes,
                   "Longer texts are cut at line ends, longer JSON lines are bad")
       ->capture_default_str()
-      ->transform(CLI::AsSizeValue(false));
+      ->size_suffix();
   auto* bad = cmd->add_option("--max-bad", f->max_bad, "Bad records to tolerate (default: 1 %, at least 10)");
   cmd->add_option("--shard-bytes", o.shard_bytes, "Close a shard at this size")
       ->capture_default_str()
-      ->transform(CLI::AsSizeValue(false));
+      ->size_suffix();
   cmd->add_option("--threads", o.threads, "Threads (default: all)");
   cmd->add_option("--pack", f->pack,
                   "Also plan rows of whole documents of this many tokens (stoker data pack)")
-      ->check(CLI::Range(2, 1 << 24));
+      ->range(2, 1 << 24);
   cmd->add_flag("--replace", o.replace, "Replace an existing dataset once the new one is complete");
   cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
   cmd->footer(
@@ -152,7 +152,7 @@ std::vector<std::string> plans_of(io::FileSystem& fs, const data::Dataset& datas
   return named;
 }
 
-void add_verify(CLI::App& data) {
+void add_verify(Command& data) {
   auto* cmd = data.add_subcommand("verify", "Read every byte of a dataset and compare it with the manifest");
   struct Flags {
     std::string path;
@@ -191,7 +191,7 @@ void add_verify(CLI::App& data) {
   });
 }
 
-void add_export(CLI::App& data) {
+void add_export(Command& data) {
   auto* cmd =
       data.add_subcommand("export", "A split as text again: JSON lines, WebDataset tar or MosaicML MDS");
   struct Flags {
@@ -252,7 +252,7 @@ void show_document(io::FileSystem& fs, const data::Dataset& dataset, const std::
       place.origin.source, place.origin.record, place.origin.text_bytes, place.origin.text_hash.hex(), text);
 }
 
-void add_show(CLI::App& data) {
+void add_show(Command& data) {
   auto* cmd = data.add_subcommand("show", "What a dataset is; one of its documents");
   struct Flags {
     std::string path, split = corpus::kTrainSplit;
@@ -300,7 +300,7 @@ void add_show(CLI::App& data) {
 
 }  // namespace
 
-void add_data_shards(CLI::App& data_parent) {
+void add_data_shards(Command& data_parent) {
   add_prepare(data_parent);
   add_verify(data_parent);
   add_show(data_parent);

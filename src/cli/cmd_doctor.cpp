@@ -71,7 +71,7 @@ void print(const Machine& m, const std::optional<Speeds>& s) {
 
 }  // namespace
 
-void add_doctor(CLI::App& app) {
+void add_doctor(Command& app) {
   struct Options {
     bool json = false, quick = false;
     std::string directory = ".";

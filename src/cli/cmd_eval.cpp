@@ -57,14 +57,14 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void add_eval(CLI::App& app) {
+void add_eval(Command& app) {
   auto* cmd = app.add_subcommand("eval", "Loss and bits per byte of a model on a dataset's split");
   auto f = std::make_shared<Flags>();
   cmd->add_option("model", f->model, "Run directory, checkpoint, or Hugging Face directory")->required();
   cmd->add_option("--data", f->data, "Dataset that `stoker data prepare` wrote")->required();
   cmd->add_option("--split", f->split, "Split to score")->capture_default_str();
   cmd->add_option("--length", f->length, "Window in tokens (default: the model's positions, at most 1024)");
-  cmd->add_option("--rows", f->rows, "Windows a batch")->capture_default_str()->check(CLI::PositiveNumber);
+  cmd->add_option("--rows", f->rows, "Windows a batch")->capture_default_str()->positive();
   cmd->add_option("--windows", f->windows, "Score only this many windows, spread evenly (default: all)");
   cmd->add_option("--precision", f->precision, "bf16 or fp32")->capture_default_str();
   cmd->add_flag("--concatenated", f->concatenated, "Attend across document boundaries");

@@ -50,7 +50,7 @@ void join(const Flags& flags) {
 
 }  // namespace
 
-void add_join(CLI::App& app) {
+void add_join(Command& app) {
   auto* cmd = app.add_subcommand("join", "Add this machine to a running run");
   auto flags = std::make_shared<Flags>();
   cmd->add_option("coordinator", flags->coordinator, "HOST:PORT, from stoker launch or RUN/coordinator")

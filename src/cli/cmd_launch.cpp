@@ -77,7 +77,7 @@ int launch(const Flags& flags) {
                                     {"--listen", beyond ? "0.0.0.0" : own, "--advertise", own});
     if (flags.no_tls) {
       plan.coordinator_command.push_back("--no-tls");
-      plan.environment["STOKER_NO_TLS"] = "1";
+      plan.environment.insert_or_assign("STOKER_NO_TLS", std::string(1, '1'));
     }
   }
   // `stoker join` asks the coordinator's run directory what to run.
@@ -100,10 +100,10 @@ int launch(const Flags& flags) {
 
 }  // namespace
 
-void add_launch(CLI::App& app) {
+void add_launch(Command& app) {
   auto* cmd = app.add_subcommand("launch", "Start and supervise the workers of a run, here or over SSH");
   auto flags = std::make_shared<Flags>();
-  cmd->add_option("-n,--workers", flags->workers, "Workers")->check(CLI::Range(1, 4096));
+  cmd->add_option("-n,--workers", flags->workers, "Workers")->range(1, 4096);
   cmd->add_option("--minimum", flags->minimum, "Pause below this many workers (default 1)");
   cmd->add_option("--hosts", flags->hosts, "Hosts over SSH: a,b:4,user@c:2 (name[:workers])");
   cmd->add_option("--run", flags->run,
@@ -135,7 +135,7 @@ void add_launch(CLI::App& app) {
       "kubectl apply -f -");
   cmd->callback([flags] {
     if (!flags->kubernetes.name.empty()) return print_manifest(*flags);
-    if (const int code = launch(*flags); code != 0) throw CLI::RuntimeError(code);
+    if (const int code = launch(*flags); code != 0) throw ExitWith(code);
   });
 }
 

@@ -35,7 +35,7 @@ void run_plan(const PlanOptions& o, bool explain) {
   if (explain) fmt::print("{}", plan_explanation(a));
 }
 
-void add_levers(CLI::App& plan) {
+void add_levers(Command& plan) {
   auto* cmd = plan.add_subcommand("levers",
                                   "What each known saving would change: precision, overlap, power caps ...");
   auto o = add_plan_options(*cmd, true);
@@ -52,7 +52,7 @@ void add_levers(CLI::App& plan) {
   });
 }
 
-void add_figures(CLI::App& plan) {
+void add_figures(Command& plan) {
   auto* cmd = plan.add_subcommand("figures", "Every assumed figure: range, unit, kind, date and source");
   auto as_json = std::make_shared<bool>(false);
   cmd->add_flag("--json", *as_json, "Print JSON (docs/json.md)");
@@ -79,7 +79,7 @@ void add_figures(CLI::App& plan) {
 
 }  // namespace
 
-void add_plan(CLI::App& app) {
+void add_plan(Command& app) {
   auto* plan = app.add_subcommand("plan", "Know before you spend: memory, time, failures, energy and money");
   plan->require_subcommand(0, 1);
   auto o = add_plan_options(*plan, false);
@@ -103,7 +103,7 @@ void add_plan(CLI::App& app) {
   add_plan_validate_energy(*plan);
   add_plan_fit(*plan);
   plan->callback([plan, o, explain] {
-    if (plan->get_subcommands().empty()) run_plan(*o, *explain);
+    if (!plan->has_subcommand()) run_plan(*o, *explain);
   });
 }
 

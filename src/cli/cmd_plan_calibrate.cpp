@@ -166,7 +166,7 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void add_plan_calibrate(CLI::App& plan) {
+void add_plan_calibrate(Command& plan) {
   auto* cmd = plan.add_subcommand("calibrate",
                                   "Fit this machine's ceilings from measured steps of `stoker bench step`");
   auto flags = std::make_shared<Flags>();

@@ -149,7 +149,7 @@ void check_recipe(const std::string& run, const std::string& path, const PlanOpt
 
 }  // namespace
 
-void add_plan_check(CLI::App& plan) {
+void add_plan_check(Command& plan) {
   auto* cmd = plan.add_subcommand("check", "A plan against a finished or running Stoker run, error by term");
   auto run = std::make_shared<std::string>();
   cmd->add_option("run", *run, "Run directory (holds log.jsonl)")->required()->type_name("RUN");

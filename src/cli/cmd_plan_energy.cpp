@@ -118,7 +118,7 @@ json to_json(const EnergyValidation& v) {
 
 }  // namespace
 
-void add_plan_validate_energy(CLI::App& plan) {
+void add_plan_validate_energy(Command& plan) {
   auto* cmd = plan.add_subcommand("validate-energy",
                                   "Work published energy, hours, emissions and costs out again and compare");
   auto files = std::make_shared<std::vector<std::string>>();

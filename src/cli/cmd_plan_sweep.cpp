@@ -60,7 +60,7 @@ MoneyInput owned_input(const Assessment& a) {
 
 }  // namespace
 
-void add_plan_compare(CLI::App& plan) {
+void add_plan_compare(Command& plan) {
   auto* cmd =
       plan.add_subcommand("compare", "Deployment paths, offers and hardware side by side, with break-even");
   auto o = add_plan_options(*cmd, true);
@@ -129,7 +129,7 @@ void add_plan_compare(CLI::App& plan) {
   });
 }
 
-void add_plan_scale(CLI::App& plan) {
+void add_plan_scale(Command& plan) {
   auto* cmd = plan.add_subcommand("scale", "Sweep the cluster, or the model's size: where more stops paying");
   auto o = add_plan_options(*cmd, true);
   auto from = std::make_shared<int64_t>(8), to = std::make_shared<int64_t>(16384);
@@ -193,7 +193,7 @@ void add_plan_scale(CLI::App& plan) {
   });
 }
 
-void add_plan_search(CLI::App& plan) {
+void add_plan_search(Command& plan) {
   auto* cmd = plan.add_subcommand("search", "Plans that no other beats in time, cost and energy together");
   auto o = add_plan_options(*cmd, true);
   auto from = std::make_shared<int64_t>(8), to = std::make_shared<int64_t>(16384);
@@ -239,7 +239,7 @@ void add_plan_search(CLI::App& plan) {
   });
 }
 
-void add_plan_whatif(CLI::App& plan) {
+void add_plan_whatif(Command& plan) {
   auto* cmd = plan.add_subcommand("whatif", "Change settings and see every number move");
   auto o = add_plan_options(*cmd, true);
   cmd->footer("Example: stoker plan whatif plan.toml --set run.precision=fp8 --set hardware.power_cap_w=500");

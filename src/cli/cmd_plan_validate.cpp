@@ -175,7 +175,7 @@ Validation held_out(const std::vector<PublishedRun>& runs, const std::vector<Hel
 
 }  // namespace
 
-void add_plan_validate(CLI::App& plan) {
+void add_plan_validate(Command& plan) {
   struct Flags {
     std::vector<std::string> files;
     std::string efficiency;
@@ -195,7 +195,7 @@ void add_plan_validate(CLI::App& plan) {
   });
 }
 
-void add_plan_fit(CLI::App& plan) {
+void add_plan_fit(Command& plan) {
   struct Flags {
     std::vector<std::string> files;
     std::string out, start, report, bands;
@@ -212,10 +212,8 @@ void add_plan_fit(CLI::App& plan) {
   cmd->add_option("--report", flags->report,
                   "Write every row's held-out prediction here, as `plan validate --json` does");
   cmd->add_option("--start", flags->start, "Start from this table instead of the priors");
-  cmd->add_option("--folds", flags->folds, "Held-out folds over configurations; 0: none")
-      ->check(CLI::Range(0, 50));
-  cmd->add_option("--iterations", flags->options.iterations, "Most steps of the fit")
-      ->check(CLI::Range(0, 1000));
+  cmd->add_option("--folds", flags->folds, "Held-out folds over configurations; 0: none")->range(0, 50);
+  cmd->add_option("--iterations", flags->options.iterations, "Most steps of the fit")->range(0, 1000);
   cmd->add_flag("--leave-sources-out", flags->sources, "Also hold out every source in turn");
   cmd->add_flag("--leave-models-out", flags->models,
                 "Also hold out all runs of a model on a hardware family together");

@@ -45,12 +45,12 @@ struct Options {
 
 }  // namespace
 
-void add_report(CLI::App& app) {
+void add_report(Command& app) {
   auto* cmd = app.add_subcommand("report", "Show a run: loss curve here, charts in RUN/report.html");
   auto options = std::make_shared<Options>();
   cmd->add_option("run", options->run, "Run directory (holds log.jsonl)")->required()->type_name("RUN");
   cmd->add_option("--columns", options->columns, "Width of the plot (default: the terminal's)")
-      ->check(CLI::Range(32, 400));
+      ->range(32, 400);
   cmd->add_flag("--json", options->json, "Print JSON (docs/json.md)");
   cmd->footer("Examples:\n  stoker report runs/demo\n  stoker report runs/demo --json");
   cmd->callback([options] {

@@ -79,15 +79,13 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void add_sample(CLI::App& app) {
+void add_sample(Command& app) {
   auto* cmd = app.add_subcommand("sample", "Write text with a trained model");
   auto f = std::make_shared<Flags>();
   cmd->add_option("model", f->model, "Run directory, checkpoint, or Hugging Face directory")->required();
   cmd->add_option("--prompt,-p", f->prompt, "Text to continue (default: the start of a document)");
-  cmd->add_option("--tokens,-n", f->tokens, "At most this many tokens")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  cmd->add_option("--count", f->count, "How many texts")->capture_default_str()->check(CLI::PositiveNumber);
+  cmd->add_option("--tokens,-n", f->tokens, "At most this many tokens")->capture_default_str()->positive();
+  cmd->add_option("--count", f->count, "How many texts")->capture_default_str()->positive();
   cmd->add_option("--temperature", f->sampler.temperature, "0: always the most likely token")
       ->capture_default_str();
   cmd->add_option("--top-k", f->sampler.top_k, "Draw from the k most likely; 0: all")->capture_default_str();

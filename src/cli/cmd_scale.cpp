@@ -6,7 +6,7 @@
 
 namespace stoker::cli {
 
-void add_scale(CLI::App& app) {
+void add_scale(Command& app) {
   auto* cmd = app.add_subcommand("scale", "Shrink or grow a running run at its next step");
   struct Flags {
     std::string run;
@@ -14,7 +14,7 @@ void add_scale(CLI::App& app) {
   };
   auto flags = std::make_shared<Flags>();
   cmd->add_option("run", flags->run, "Run directory")->required();
-  cmd->add_option("workers", flags->workers, "Workers wanted")->required()->check(CLI::Range(1, 4096));
+  cmd->add_option("workers", flags->workers, "Workers wanted")->required()->range(1, 4096);
   cmd->footer(
       "Example: stoker scale run 3\nThe weights do not depend on it. Surplus workers leave; missing ones "
       "come from "

@@ -208,7 +208,7 @@ void show(const Flags& f) {
     fmt::print("{:>8} {}\n", id, printable(t.token_bytes(id)));
 }
 
-CLI::App* with_tokenizer(CLI::App* cmd, const std::shared_ptr<Flags>& flags) {
+Command* with_tokenizer(Command* cmd, const std::shared_ptr<Flags>& flags) {
   cmd->add_option(
          "-t,--tokenizer", flags->tokenizer,
          "tokenizer.json, a directory with one (or with vocab.json and merges.txt), or a .tiktoken file")
@@ -220,9 +220,9 @@ CLI::App* with_tokenizer(CLI::App* cmd, const std::shared_ptr<Flags>& flags) {
 
 }  // namespace
 
-void add_data_tokenizer(CLI::App& data_parent) {
+void add_data_tokenizer(Command& data_parent) {
   auto* parent = data_parent.add_subcommand("tokenizer", "Train a tokenizer; encode, decode, show");
-  parent->require_subcommand(1);
+  parent->require_subcommand(1, 1);
   auto flags = std::make_shared<Flags>();
 
   auto* cmd = parent->add_subcommand("train", "Train byte-level BPE on text files");

@@ -122,12 +122,11 @@ void top(const Flags& flags) {
 
 }  // namespace
 
-void add_top(CLI::App& app) {
+void add_top(Command& app) {
   auto* cmd = app.add_subcommand("top", "Watch the workers of a running run");
   auto flags = std::make_shared<Flags>();
   cmd->add_option("run", flags->run, "Run directory")->required();
-  cmd->add_option("--every", flags->every_s, "Seconds between looks (default 1)")
-      ->check(CLI::Range(0.1, 3600.0));
+  cmd->add_option("--every", flags->every_s, "Seconds between looks (default 1)")->range(0.1, 3600.0);
   cmd->add_flag("--once", flags->once, "Print one page and end (also when the output is no terminal)");
   cmd->add_flag("--json", flags->as_json, "Print JSON (docs/json.md)");
   cmd->footer("Example: stoker top run");

@@ -79,7 +79,7 @@ void export_trace(const std::string& run, const std::string& out) {
 
 }  // namespace
 
-void add_run_trace(CLI::App& app) {
+void add_run_trace(Command& app) {
   auto* cmd = app.add_subcommand("trace", "Write what the workers of a run did when as a file for Perfetto");
   struct Flags {
     std::string run, out;

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/progress.h"
 #include "base/threads.h"
@@ -19,7 +20,8 @@ namespace {
 
 struct Flags {
   std::string recipe;
-  std::vector<std::string> set;
+  std::vector<std::string> set, kernels;
+  std::optional<int> zero_stage;
   int64_t workers = 1, rank = 0;
   bool dry_run = false, json = false, quiet = false;
   std::string transport = "auto";
@@ -214,42 +216,42 @@ void run(const Flags& f) {
 
 }  // namespace
 
-void add_train(CLI::App& app) {
+void add_train(Command& app) {
   auto* cmd =
       app.add_subcommand("train", "Train a model by a recipe; the same command continues an interrupted run");
   auto f = std::make_shared<Flags>();
   cmd->add_option("recipe", f->recipe, "The run as TOML (docs/recipe.md)")->required();
-  cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")
-      ->take_all()
-      ->allow_extra_args(false);
-  cmd->add_option_function<std::string>(
-      "--kernel", [f](const std::string& k) { f->set.push_back("train.kernels=\"" + k + "\""); },
-      "Force candidates: op=candidate,... (part of the run's identity)");
+  cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")->one_each();
+  cmd->add_option("--kernel", f->kernels, "Force candidates: op=candidate,... (part of the run's identity)");
   cmd->add_flag("--dry-run", f->dry_run,
                 "Print parameters, memory, steps and what is taken of which data; allocate nothing");
   cmd->add_option("--workers", f->workers,
                   "With --dry-run: memory of one worker when there are so many (default 1)");
   cmd->add_option("--rank", f->rank, "With --dry-run: of which worker (default 0)");
   cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
-  cmd->add_option_function<int>(
-      "--zero", [f](int stage) { f->set.push_back(fmt::format("layout.zero_stage={}", stage)); },
+  cmd->add_option(
+      "--zero", f->zero_stage,
       "With several workers: what they shard between them, as layout.zero_stage (docs/recipe.md)");
-  cmd->add_option("--transport", f->transport, "With several workers: auto, shm or gloo");
+  cmd->add_option("--transport", f->transport, "With several workers: auto, shm, tcp or gloo");
   cmd->add_option("--timeout", f->timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")
-      ->check(CLI::Range(0.5, 3600.0));
+      ->range(0.5, 3600.0);
   cmd->add_option(
          "--audit", f->audit_every,
          "With several workers: every so many batches each computes its neighbour's gradients again and "
          "compares the bits (default 0: never; 100 costs one percent)")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+      ->range(int64_t{0}, int64_t{1} << 40);
   cmd->add_option("--until", f->until, "Stop and save after this step; the schedule stays that of all steps")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
+      ->range(int64_t{1}, int64_t{1} << 40);
   cmd->add_flag("--quiet", f->quiet, "No progress on stderr");
   cmd->footer(
       "Examples:\n  stoker train recipes/demo.toml\n  stoker train recipes/demo.toml --dry-run\n"
       "  stoker train recipes/demo.toml --set train.steps=100 --set optimizer.learning_rate=1e-3");
-  cmd->callback([f] { run(*f); });
+  cmd->callback([f] {
+    for (const auto& k : f->kernels) f->set.push_back("train.kernels=\"" + k + "\"");
+    if (f->zero_stage) f->set.push_back(fmt::format("layout.zero_stage={}", *f->zero_stage));
+    run(*f);
+  });
 }
 
 }  // namespace stoker::cli

@@ -16,10 +16,8 @@ int report(stoker::ErrorKind kind, const char* message) {
 
 int run(int argc, char** argv) {
   using namespace stoker::cli;
-  CLI::App app{"Stoker: an AI training factory in one program"};
-  app.set_version_flag("--version", "stoker " STOKER_VERSION);
-  app.require_subcommand(1);
-  app.get_formatter()->column_width(34);
+  Command app{"Stoker: an AI training factory in one program"};
+  app.require_subcommand(1, 1);
   add_data(app);
   add_ckpt(app);
   add_doctor(app);
@@ -36,14 +34,7 @@ int run(int argc, char** argv) {
   add_coordinator(app);
   add_bench(app);
   add_plan(app);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::RuntimeError& e) {  // a command that ends with another program's exit code
-    return e.get_exit_code();
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : stoker::exit_code(stoker::ErrorKind::kUsage);
-  }
-  return 0;
+  return app.run(argc, argv, "stoker " STOKER_VERSION);
 }
 
 }  // namespace

@@ -6,21 +6,20 @@
 
 namespace stoker::cli {
 
-std::shared_ptr<PlanOptions> add_plan_options(CLI::App& cmd, bool file_required) {
+std::shared_ptr<PlanOptions> add_plan_options(Command& cmd, bool file_required) {
   auto o = std::make_shared<PlanOptions>();
   auto* file = cmd.add_option("plan", o->file, "Plan file (TOML), or the name of a model");
   if (file_required) file->required();
   cmd.add_option("--on", o->on, "Hardware and how many: h100:1024");
   cmd.add_option("--set", o->settings, "Change a setting: run.precision=fp8, figures.rent.egress_per_gb=0")
       ->type_name("KEY=VALUE");
-  cmd.add_option("--tokens", o->tokens, "Tokens to train on");
+  cmd.add_option("--tokens", o->tokens, "Tokens to train on: 15T, 2e11")->count_suffix();
   cmd.add_option("--path", o->path,
                  "Deployment path: on-demand, reserved-1y, spot, on-premises, hyperscale ...");
   cmd.add_option("--price", o->price, "Rent in USD per accelerator-hour, instead of the catalog's");
   cmd.add_option("--prices", o->prices, "SkyPilot price catalog (CSV), instead of the built-in offers");
   cmd.add_option("--region", o->region, "Grid region: us, fr, us-iowa ...");
-  cmd.add_option("--trials", o->trials, "Simulated runs for the time to finish")
-      ->check(CLI::Range(1, 100000));
+  cmd.add_option("--trials", o->trials, "Simulated runs for the time to finish")->range(1, 100000);
   cmd.add_flag("--json", o->json, "Print JSON (docs/json.md)");
   return o;
 }

@@ -20,7 +20,7 @@ struct PlanOptions {
   bool json = false;
 };
 
-std::shared_ptr<PlanOptions> add_plan_options(CLI::App& cmd, bool file_required);
+std::shared_ptr<PlanOptions> add_plan_options(Command& cmd, bool file_required);
 // Settings of the options come after the file's own and win.
 plan::PlanRequest plan_request(const PlanOptions& options, const std::vector<std::string>& more = {});
 

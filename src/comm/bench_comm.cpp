@@ -19,11 +19,12 @@
 #include "comm/communicator.h"
 #include "comm/gloo_transport.h"
 #include "comm/ring_transport.h"
+#include "comm/tcp_transport.h"
 
 namespace stoker::comm {
 namespace {
 
-constexpr int kMethods = 5;
+constexpr int kMethods = 6, kPlainMethods = 3;
 struct ChildReport {
   std::array<double, kMethods> median_s{};
   int rounds = 0;
@@ -60,7 +61,9 @@ struct Bench {
   ChildReport run() {
     const double deadline = monotonic_s() + 60;
     auto rendezvous = make_file_rendezvous(directory);
-    auto tcp = make_communicator(
+    auto direct = make_communicator(
+        make_tcp_transport({"direct", rank, peers, "127.0.0.1", "bench"}, *rendezvous, deadline), 1, 120);
+    auto over_gloo = make_communicator(
         make_gloo_transport({"tree", rank, peers, "127.0.0.1"}, *rendezvous, deadline), 1, 120);
     auto shm = make_communicator(
         make_shm_transport({fmt::format("bench{}", peers[0].pid), 1, rank, peers, kDefaultRingBytes},
@@ -89,15 +92,18 @@ struct Bench {
       for (size_t p = 0; p < own.size(); ++p)
         for (size_t i = 0; i < elements; ++i) parts[p][i] = leaf_value(own[p].begin, i);
     };
+    // In place, as gloo's are.
+    float* in_place = partials.empty() ? buffer : partials.front();
     const std::array<std::function<void()>, kMethods> methods{
         [&] { gloo_new(gloo::detail::AllreduceOptionsImpl::RING, 1); },
         [&] { halving.run(); },
         [&] { gloo_new(gloo::detail::AllreduceOptionsImpl::BCUBE, 2); },
-        [&] { tcp->tree_all_reduce(partials, elements, spans, buffer); },
-        [&] { shm->tree_all_reduce(partials, elements, spans, buffer); },
+        [&] { over_gloo->tree_all_reduce(partials, elements, spans, in_place); },
+        [&] { direct->tree_all_reduce(partials, elements, spans, in_place); },
+        [&] { shm->tree_all_reduce(partials, elements, spans, in_place); },
     };
     ChildReport report;
-    report.same_bits = check_bits(*tcp, *shm, fill, partials, spans, data);
+    report.same_bits = check_bits({over_gloo.get(), direct.get(), shm.get()}, fill, partials, spans, data);
     std::array<std::vector<double>, kMethods> times;
     const double end = monotonic_s() + options.seconds_per_row;
     for (int round = 0;; ++round) {
@@ -105,7 +111,7 @@ struct Bench {
       shm->all_reduce(std::span(more), Reduce::kMax);
       if (more[0] == 0) break;
       for (int m = 0; m < kMethods; ++m) {
-        std::fill(data.begin(), data.end(), 1.0f);
+        std::fill_n(m < kPlainMethods ? buffer : in_place, elements, 1.0f);
         shm->barrier();
         const double start = monotonic_s();
         methods[static_cast<size_t>(m)]();
@@ -120,7 +126,7 @@ struct Bench {
   }
 
   // Against the tree folded in this process from all subtrees.
-  int check_bits(Communicator& tcp, Communicator& shm, const std::function<void()>& fill,
+  int check_bits(std::initializer_list<Communicator*> all_kinds, const std::function<void()>& fill,
                  const std::vector<float*>& partials, std::span<const LeafSpan> spans,
                  std::vector<float>& data) {
     std::vector<LeafSpan> all;
@@ -130,7 +136,7 @@ struct Bench {
     }
     const auto folds = fold_plan(all, options.virtual_ranks);
     int64_t same = 1;
-    for (Communicator* c : {&tcp, &shm}) {
+    for (Communicator* c : all_kinds) {
       fill();
       c->tree_all_reduce(partials, elements, spans, data.data());
       std::vector<float> slots(all.size());
@@ -141,7 +147,7 @@ struct Bench {
       }
     }
     std::vector<int64_t> flag{same};
-    shm.all_reduce(std::span(flag), Reduce::kMin);
+    (*all_kinds.begin())->all_reduce(std::span(flag), Reduce::kMin);
     return static_cast<int>(flag[0]);
   }
 };
@@ -193,7 +199,8 @@ CommBenchRow run_row(const CommBenchOptions& options, int workers, size_t bytes)
   row.gloo_halving_s = report.median_s[1];
   row.gloo_bcube_s = report.median_s[2];
   row.tree_gloo_s = report.median_s[3];
-  row.tree_shm_s = report.median_s[4];
+  row.tree_tcp_s = report.median_s[4];
+  row.tree_shm_s = report.median_s[5];
   row.same_bits = report.same_bits != 0;
   return row;
 }

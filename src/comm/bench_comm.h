@@ -22,10 +22,12 @@ struct CommBenchRow {
   size_t bytes = 0;
   int rounds = 0;
   // medians over rounds of the slowest rank's time
-  double gloo_ring_s = 0, gloo_halving_s = 0, gloo_bcube_s = 0, tree_gloo_s = 0, tree_shm_s = 0;
+  double gloo_ring_s = 0, gloo_halving_s = 0, gloo_bcube_s = 0, tree_gloo_s = 0, tree_tcp_s = 0,
+         tree_shm_s = 0;
   bool same_bits = false;  // tree over gloo and over shared memory gave the single-process bits on every rank
   double plain_s() const;
   double ratio_gloo() const { return tree_gloo_s / plain_s(); }
+  double ratio_tcp() const { return tree_tcp_s / plain_s(); }
   double ratio_shm() const { return tree_shm_s / plain_s(); }
 };
 

@@ -34,6 +34,7 @@ class SubTransport final : public Transport {
   void wait(const Ticket& ticket, double deadline_s) override { whole_.wait(ticket, deadline_s); }
   void progress() override { whole_.progress(); }
   void abort(const std::string& why) override { whole_.abort(why); }
+  Pacing pacing() const override { return whole_.pacing(); }
 
  private:
   int at(int r) const { return ranks_.at(static_cast<size_t>(r)); }

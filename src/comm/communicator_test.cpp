@@ -1,6 +1,8 @@
 #include "comm/communicator.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,12 +18,17 @@
 #include "comm/fault_transport.h"
 #include "comm/gloo_transport.h"
 #include "comm/ring_transport.h"
+#include "comm/tcp_transport.h"
+#include "net/greeting.h"
+#include "net/rpc.h"
 
 namespace stoker::comm {
 namespace {
 
-enum class Kind { kMemory, kShm, kGloo };
-const char* kind_name(Kind k) { return k == Kind::kMemory ? "memory" : k == Kind::kShm ? "shm" : "gloo"; }
+enum class Kind { kMemory, kShm, kTcp, kGloo };
+const char* kind_name(Kind k) {
+  return k == Kind::kMemory ? "memory" : k == Kind::kShm ? "shm" : k == Kind::kTcp ? "tcp" : "gloo";
+}
 
 // memcmp takes no null pointers, not even for nothing.
 bool same_bytes(const void* a, const void* b, size_t bytes) {
@@ -47,6 +54,8 @@ void with_transports(Kind kind, int n, const std::function<void(std::unique_ptr<
       if (kind == Kind::kMemory) return body(local.transport(r));
       if (kind == Kind::kShm) return body(make_shm_transport({name, 1, r, peers, 1 << 16}, deadline));
       auto rendezvous = make_file_rendezvous(directory);
+      if (kind == Kind::kTcp)
+        return body(make_tcp_transport({name, r, peers, "127.0.0.1", "secret"}, *rendezvous, deadline));
       body(make_gloo_transport({name, r, peers, "127.0.0.1"}, *rendezvous, deadline));
     });
   for (auto& t : threads) t.join();
@@ -109,7 +118,7 @@ TEST(TreeSum, SameBitsForEveryWorkerCount) {
 
 TEST(TreeSum, SameBitsOverEveryTransport) {
   const auto expected = truth(8, 50000);
-  for (Kind kind : {Kind::kShm, Kind::kGloo})
+  for (Kind kind : {Kind::kShm, Kind::kTcp, Kind::kGloo})
     for (int n : {2, 3})
       with_communicators(kind, n, [&](Communicator& c) {
         const auto all = tree_sum(c, 8, 50000, false);
@@ -213,7 +222,7 @@ void collective(int which, Communicator& c, size_t elements) {
 constexpr int kCollectives = 9;
 
 TEST(Collectives, GiveTheRightAnswer) {
-  for (Kind kind : {Kind::kMemory, Kind::kShm, Kind::kGloo})
+  for (Kind kind : {Kind::kMemory, Kind::kShm, Kind::kTcp, Kind::kGloo})
     for (int n : kind == Kind::kMemory ? std::vector<int>{2, 3, 4, 5, 8} : std::vector<int>{2, 3})
       with_communicators(kind, n, [&](Communicator& c) {
         for (int which = 0; which < kCollectives; ++which)
@@ -278,10 +287,14 @@ TEST(Faults, NoHangOutlivesItsDeadline) {
   EXPECT_GT(failed, cases / 2);
 }
 
-TEST(Faults, GlooKeepsTheDeadlineToo) {
-  for (FaultKind fault : {FaultKind::kDrop, FaultKind::kHang})
-    for (int which : {0, 1, 4})
-      with_transports(Kind::kGloo, 3, [&](std::unique_ptr<Transport> t) {
+TEST(Faults, NetworksKeepTheDeadlineToo) {
+  for (Kind kind : {Kind::kTcp, Kind::kGloo})
+    for (auto [fault, which] : {std::pair{FaultKind::kDrop, 0},
+                                {FaultKind::kDrop, 4},
+                                {FaultKind::kHang, 1},
+                                {FaultKind::kHang, 4},
+                                {FaultKind::kHalfOpen, 2}})
+      with_transports(kind, 3, [&](std::unique_ptr<Transport> t) {
         const int rank = t->rank();
         auto c = make_communicator(
             std::make_unique<FaultTransport>(std::move(t), rank == 2 ? Fault{fault, 0, 0, 0} : Fault{}), 3,
@@ -314,19 +327,20 @@ TEST(Faults, OneFlippedBitChangesOneElementAndRaisesNothing) {
 }
 
 TEST(Faults, DriftedRanksAreFoundOut) {
-  with_communicators(Kind::kMemory, 2, [&](Communicator& c) {
-    std::vector<float> x(c.rank() == 0 ? 10 : 11);
-    try {
-      c.broadcast(bytes_of(x), 0);
-      if (c.rank() == 1) FAIL() << "a broadcast of different sizes went through";
-    } catch (const PeerError& e) {
-      EXPECT_NE(std::string(e.what()).find("out of step"), std::string::npos) << e.what();
-    }
-  });
+  for (Kind kind : {Kind::kMemory, Kind::kTcp})
+    with_communicators(kind, 2, [&](Communicator& c) {
+      std::vector<float> x(c.rank() == 0 ? 10 : 11);
+      try {
+        c.broadcast(bytes_of(x), 0);
+        if (c.rank() == 1) FAIL() << "a broadcast of different sizes went through";
+      } catch (const PeerError& e) {
+        EXPECT_NE(std::string(e.what()).find("out of step"), std::string::npos) << e.what();
+      }
+    });
 }
 
 TEST(Faults, AbortFromAnotherThreadEndsAWait) {
-  for (Kind kind : {Kind::kMemory, Kind::kGloo})
+  for (Kind kind : {Kind::kMemory, Kind::kTcp, Kind::kGloo})
     with_communicators(kind, 2, [&](Communicator& c) {
       if (c.rank() == 1) {  // never comes, but stays alive until rank 0 has given up
         std::this_thread::sleep_for(std::chrono::milliseconds(300));
@@ -348,10 +362,14 @@ TEST(Faults, AbortFromAnotherThreadEndsAWait) {
     });
 }
 
-// Real processes over shared memory: one is killed in the middle of its step, the others name it and its pid.
+// Real processes: one is killed in the middle of its step, the others name it.
 TEST(Faults, AKilledProcessIsNamed) {
-  for (int signal : {SIGKILL, SIGSTOP}) {
+  for (auto [kind, signal] : {std::pair{Kind::kShm, SIGKILL},
+                              {Kind::kShm, SIGSTOP},
+                              {Kind::kTcp, SIGKILL},
+                              {Kind::kTcp, SIGSTOP}}) {
     const std::string run = fresh_name();
+    const std::string directory = (std::filesystem::temp_directory_path() / ("stoker_" + run)).string();
     constexpr int kRanks = 3;
     int pids_pipe[2], report[2];
     ASSERT_EQ(pipe(pids_pipe), 0);
@@ -366,8 +384,13 @@ TEST(Faults, AKilledProcessIsNamed) {
         for (int i = 0; i < kRanks; ++i) peers.push_back({i, all[i], "here", fmt::format("w{}", i)});
         int culprit = -2;
         try {
-          auto c =
-              make_communicator(make_shm_transport({run, 7, r, peers, 1 << 16}, monotonic_s() + 20), 7, 1.0);
+          const double deadline = monotonic_s() + 20;
+          auto rendezvous = make_file_rendezvous(directory);
+          auto c = make_communicator(
+              kind == Kind::kShm
+                  ? make_shm_transport({run, 7, r, peers, 1 << 16}, deadline)
+                  : make_tcp_transport({run, r, peers, "127.0.0.1", "secret"}, *rendezvous, deadline),
+              7, 1.0);
           std::vector<float> x(100000, 1.0f);
           for (int step = 0;; ++step) {
             if (r == 1 && step == 3) kill(getpid(), signal);
@@ -389,13 +412,74 @@ TEST(Faults, AKilledProcessIsNamed) {
     for (int i = 0; i < 2; ++i) {
       int culprit = -3;
       ASSERT_EQ(read(report[0], &culprit, sizeof culprit), static_cast<ssize_t>(sizeof culprit));
-      EXPECT_EQ(culprit, 1) << "signal " << signal;
+      EXPECT_EQ(culprit, 1) << kind_name(kind) << ", signal " << signal;
     }
     for (pid_t p : pids) kill(p, SIGKILL);
     for (pid_t p : pids) waitpid(p, nullptr, 0);
     for (int fd : {pids_pipe[0], pids_pipe[1], report[0], report[1]}) close(fd);
+    std::filesystem::remove_all(directory);
     EXPECT_EQ(remove_segments(run), 0);  // unlinked at formation: nothing is left after kill -9
   }
+}
+
+// While the ranks connect, strangers dial the same ports: garbage, silence, a worker of another run. The ranks still meet.
+TEST(Strangers, AreTurnedAwayAndDisturbNobody) {
+  const std::string name = fresh_name();
+  const std::string directory = (std::filesystem::temp_directory_path() / ("stoker_" + name)).string();
+  std::vector<PeerInfo> peers;
+  for (int r = 0; r < 3; ++r) peers.push_back({r, getpid(), "here", fmt::format("w{}", r)});
+  std::atomic<int> strangers{0};
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] {  // rank 0 listens first; the others come only after the strangers
+    auto c = make_communicator(make_tcp_transport({name, 0, peers, "127.0.0.1", "secret"},
+                                                  *make_file_rendezvous(directory), monotonic_s() + 20),
+                               1, 20);
+    std::vector<float> x(1000, 1.0f);
+    c->all_reduce(std::span(x));
+    EXPECT_EQ(x[999], 3.0f);
+  });
+  const std::string address = make_file_rendezvous(directory)->get(name + "/tcp/0", monotonic_s() + 20);
+  std::vector<int> open_fds;
+  const auto dial = [&](std::string_view text) {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_port = htons(static_cast<uint16_t>(net::parse_address(address).port));
+    ASSERT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+    if (!text.empty()) {
+      ASSERT_EQ(::send(fd, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+    }
+    open_fds.push_back(fd);
+    ++strangers;
+  };
+  for (int i = 0; i < 100; ++i) dial("");  // more than may wait unproven
+  dial("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  dial(std::string(4096, '\xff'));
+  net::Greeting other_run("another secret", name, 1), other_generation("secret", name + "x", 1);
+  dial(other_run.call(0) + std::string(32, 'p'));
+  dial(other_generation.call(0));
+  // A worker with the wrong token is told so, at its deadline.
+  try {
+    make_tcp_transport({name, 1, peers, "127.0.0.1", "wrong"}, *make_file_rendezvous(directory),
+                       monotonic_s() + 0.3);
+    ADD_FAILURE() << "a worker with another token got in";
+  } catch (const PeerError& e) {
+    EXPECT_EQ(e.peer(), 0);
+    EXPECT_NE(std::string(e.what()).find("token"), std::string::npos) << e.what();
+  }
+  for (int r = 1; r < 3; ++r)
+    threads.emplace_back([&, r] {
+      auto c = make_communicator(make_tcp_transport({name, r, peers, "127.0.0.1", "secret"},
+                                                    *make_file_rendezvous(directory), monotonic_s() + 20),
+                                 1, 20);
+      std::vector<float> x(1000, 1.0f);
+      c->all_reduce(std::span(x));
+      EXPECT_EQ(x[0], 3.0f);
+    });
+  for (auto& t : threads) t.join();
+  for (int fd : open_fds) close(fd);
+  std::filesystem::remove_all(directory);
 }
 
 TEST(FlightRecorder, KeepsTheLastCallsAndSaysWhere) {

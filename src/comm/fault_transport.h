@@ -33,6 +33,7 @@ class FaultTransport final : public Transport {
   int rank() const override { return inner_->rank(); }
   int size() const override { return inner_->size(); }
   const PeerInfo& peer(int r) const override { return inner_->peer(r); }
+  Pacing pacing() const override { return inner_->pacing(); }
   std::string name() const override { return inner_->name() + "+fault"; }
   Ticket send(int to, uint64_t tag, const void* data, size_t bytes) override;
   Ticket receive(int from, uint64_t tag, void* data, size_t bytes) override;

@@ -360,7 +360,7 @@ std::unique_ptr<Mapping> create_segment(const std::string& name, const ShmGroup&
   // fallocate instead of ftruncate: a full /dev/shm fails here and not as SIGBUS in the middle of a step.
   if (const int e = posix_fallocate(fd.fd, 0, static_cast<off_t>(bytes)); e != 0) {
     shm_unlink(name.c_str());
-    fail(ErrorKind::kDevice, "cannot reserve {} bytes in /dev/shm: {}. Enlarge it or use --transport gloo.",
+    fail(ErrorKind::kDevice, "cannot reserve {} bytes in /dev/shm: {}. Enlarge it or use --transport tcp.",
          bytes, std::generic_category().message(e));
   }
   auto map = std::make_unique<Mapping>(fd.fd, bytes);

@@ -6,7 +6,8 @@
 // Deadlines    wait gives up at an absolute time (monotonic_s). Nothing here blocks longer than that.
 // Failures     PeerError naming the rank that was waited for. After one failure the transport is finished:
 // drop it Threads      one thread calls send/receive/wait; abort may come from any thread and ends a wait at
-// once Cost         rings: two copies; gloo: one socket copy each way and a wake-up
+// once
+// Cost         rings: two copies; tcp: one socket copy each way; gloo: that and the wake-up of its thread
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -47,6 +48,13 @@ struct Transfer {
 };
 using Ticket = std::shared_ptr<Transfer>;
 
+// How large transfers are best cut: pieces of so many bytes, so many pieces started before the first is waited for. The same on all
+// ranks of a generation, since both ends cut alike.
+struct Pacing {
+  size_t piece_bytes = size_t{512} << 10;
+  size_t in_flight = 2;
+};
+
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -58,7 +66,8 @@ class Transport {
   virtual void wait(const Ticket& ticket, double deadline_s) = 0;
   virtual void progress() {}  // moves what can move; for transports without a thread of their own
   virtual void abort(const std::string& why) = 0;
-  virtual std::string name() const = 0;  // "memory", "shm", "gloo", for messages and traces
+  virtual Pacing pacing() const { return {}; }
+  virtual std::string name() const = 0;  // "memory", "shm", "tcp", "gloo", for messages and traces
 };
 
 }  // namespace stoker::comm

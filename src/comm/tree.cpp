@@ -96,6 +96,15 @@ void add_into(float* __restrict dst, const float* __restrict src, size_t n) {
   for (; i < n; ++i) dst[i] += src[i];
 }
 
+void add_to(float* out, const float* left, const float* right, size_t n) {
+  using Eight = float __attribute__((vector_size(32), aligned(4), may_alias));
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    *reinterpret_cast<Eight*>(out + i) =
+        *reinterpret_cast<const Eight*>(left + i) + *reinterpret_cast<const Eight*>(right + i);
+  for (; i < n; ++i) out[i] = left[i] + right[i];
+}
+
 TreeAccumulator::TreeAccumulator(LeafSpan span, int virtual_ranks, size_t elements)
     : span_(span), virtual_ranks_(virtual_ranks), elements_(elements), next_(span.begin) {
   if (virtual_ranks < 1 || span.begin < 0 || span.end > virtual_ranks || span.size() < 0)

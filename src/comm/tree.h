@@ -48,6 +48,8 @@ Shard shard_of(size_t elements, int workers, int worker);
 
 // dst[i] += src[i]
 void add_into(float* dst, const float* src, size_t n);
+// out[i] = left[i] + right[i]; out may be either of them.
+void add_to(float* out, const float* left, const float* right, size_t n);
 
 // Folds the buffers of one worker's virtual ranks as they are finished, in O(log V) buffers.
 //   float* b = acc.open(v); ... accumulate the micro-batches of v into b, in order ...; acc.close(v);

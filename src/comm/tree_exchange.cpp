@@ -5,10 +5,7 @@
 
 namespace stoker::comm {
 namespace {
-constexpr size_t kInFlight = 2;
-constexpr size_t kScratchBytes = size_t{8}
-                                 << 20;  // of all remote partials in flight: stays in the second-level cache
-constexpr size_t kMaxChunk = size_t{128} << 10;  // elements
+constexpr size_t kScratchBytes = size_t{16} << 20;  // of all remote partials in flight
 }  // namespace
 
 void Wire::open(Transport& transport, FlightRecorder& recorder, uint64_t sequence, double deadline_s) {
@@ -75,8 +72,6 @@ TreeExchange::TreeExchange(std::span<float* const> partials, size_t elements, st
     fail(ErrorKind::kUsage, "tree sum: rank {} holds {} subtrees, found {} buffers", rank,
          parts_of_[static_cast<size_t>(rank)], partials.size());
   folds_ = fold_plan(parts, virtual_ranks);
-  const size_t in_flight = kInFlight * std::max<size_t>(1, slots_.size());
-  chunk_elements_ = std::clamp(kScratchBytes / sizeof(float) / in_flight, kShardBlock, kMaxChunk);
 }
 
 Shard TreeExchange::chunk_of(int owner, size_t chunk) const {
@@ -88,25 +83,29 @@ Shard TreeExchange::chunk_of(int owner, size_t chunk) const {
 void TreeExchange::all_reduce(Wire& wire, float* out) { run(wire, out, true); }
 void TreeExchange::reduce_scatter(Wire& wire, float* out) { run(wire, out, false); }
 
-// Every rank goes through the same chunks in the same order: start c+1, then fold c. So the messages of a
+// Every rank goes through the same chunks in the same order: start some, then fold the first of them. So the messages of a
 // pair match. Even with nothing to move one empty chunk is exchanged: the call still finds out who is
 // missing.
 void TreeExchange::run(Wire& wire, float* out, bool gather) {
+  const Pacing pacing = wire.pacing();
+  in_flight_ = std::max<size_t>(1, pacing.in_flight);
+  const size_t most = kScratchBytes / sizeof(float) / (in_flight_ * std::max<size_t>(1, slots_.size()));
+  chunk_elements_ = std::clamp(most, kShardBlock, std::max(kShardBlock, pacing.piece_bytes / sizeof(float)));
   size_t longest = 0;
   for (int w = 0; w < workers_; ++w) longest = std::max(longest, shard(w).size());
   const size_t chunks = std::max<size_t>(1, (longest + chunk_elements_ - 1) / chunk_elements_);
-  scratch_.assign(kInFlight, {});
+  scratch_.assign(in_flight_, {});
   for (auto& s : scratch_) s.resize(std::min(chunk_elements_, longest) * slots_.size());
-  arriving_.assign(kInFlight, {});
-  for (size_t c = 0; c < chunks + kInFlight - 1; ++c) {
+  arriving_.assign(in_flight_, {});
+  for (size_t c = 0; c < chunks + in_flight_ - 1; ++c) {
     if (c < chunks) start_chunk(wire, c);
-    if (c + 1 >= kInFlight && c + 1 - kInFlight < chunks) fold_chunk(wire, c + 1 - kInFlight, out, gather);
+    if (c + 1 >= in_flight_ && c + 1 - in_flight_ < chunks) fold_chunk(wire, c + 1 - in_flight_, out, gather);
   }
   wire.wait_all();
 }
 
 void TreeExchange::start_chunk(Wire& wire, size_t chunk) {
-  const size_t place = chunk % kInFlight;
+  const size_t place = chunk % in_flight_;
   arriving_[place].clear();
   const Shard mine = chunk_of(rank_, chunk);
   for (size_t s = 0; s < slots_.size(); ++s)
@@ -121,7 +120,7 @@ void TreeExchange::start_chunk(Wire& wire, size_t chunk) {
 }
 
 void TreeExchange::fold_chunk(Wire& wire, size_t chunk, float* out, bool gather) {
-  const size_t place = chunk % kInFlight;
+  const size_t place = chunk % in_flight_;
   const Shard mine = chunk_of(rank_, chunk);
   if (gather)
     for (int hop = 1; hop < workers_; ++hop) {
@@ -135,9 +134,12 @@ void TreeExchange::fold_chunk(Wire& wire, size_t chunk, float* out, bool gather)
     return slot.holder == rank_ ? partials_[static_cast<size_t>(slot.index)] + mine.begin
                                 : scratch_[place].data() + static_cast<size_t>(s) * mine.size();
   };
-  for (const Fold& fold : folds_) add_into(at(fold.into), at(fold.from), mine.size());
+  // The last addition is the tree's root: it writes where the total belongs.
   float* result = gather ? out + mine.begin : out + (mine.begin - shard(rank_).begin);
-  if (mine.size() > 0 && result != at(0)) std::memmove(result, at(0), mine.size() * sizeof(float));
+  for (size_t f = 0; f + 1 < folds_.size(); ++f)
+    add_into(at(folds_[f].into), at(folds_[f].from), mine.size());
+  if (!folds_.empty()) add_to(result, at(folds_.back().into), at(folds_.back().from), mine.size());
+  else if (mine.size() > 0 && result != at(0)) std::memmove(result, at(0), mine.size() * sizeof(float));
   if (gather)
     for (int hop = 1; hop < workers_; ++hop)
       wire.send((rank_ + hop) % workers_, out + mine.begin, mine.size() * sizeof(float));

@@ -24,6 +24,8 @@ class Wire {
   void wait(const Ticket& ticket);
   void wait_all();  // everything started since open
 
+  Pacing pacing() const { return transport_->pacing(); }
+
   uint64_t bytes_sent = 0;
 
  private:
@@ -62,7 +64,7 @@ class TreeExchange {
   std::vector<Slot> slots_;
   std::vector<Fold> folds_;
   std::vector<int> parts_of_;  // how many subtrees each worker holds
-  size_t chunk_elements_ = 0;
+  size_t chunk_elements_ = 0, in_flight_ = 2;
   std::vector<std::vector<float>> scratch_;    // per chunk in flight: remote partials of my shard
   std::vector<std::vector<Ticket>> arriving_;  // per chunk in flight
 };

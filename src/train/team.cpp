@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "comm/gloo_transport.h"
 #include "comm/ring_transport.h"
+#include "comm/tcp_transport.h"
 
 namespace stoker::train {
 namespace {
@@ -46,8 +47,9 @@ Progress Progress::parse(const std::string& text) {
 
 Team::Team(TeamConfig config, int virtual_ranks)
     : config_(std::move(config)), virtual_ranks_(virtual_ranks), phases_(config_.trace_file) {
-  if (config_.transport != "auto" && config_.transport != "shm" && config_.transport != "gloo")
-    fail(ErrorKind::kUsage, "transport '{}': expected auto, shm or gloo", config_.transport);
+  if (config_.transport != "auto" && config_.transport != "shm" && config_.transport != "tcp" &&
+      config_.transport != "gloo")
+    fail(ErrorKind::kUsage, "transport '{}': expected auto, shm, tcp or gloo", config_.transport);
   recorder_ = config_.flight_file.empty() ? std::make_unique<comm::FlightRecorder>()
                                           : std::make_unique<comm::FlightRecorder>(config_.flight_file);
   phase("start-up", -1);
@@ -85,13 +87,16 @@ std::unique_ptr<comm::Transport> Team::connect() {
   }
   const double deadline = monotonic_s() + kConnect_s;
   if (config_.transport == "shm" && !share)
-    fail(ErrorKind::kUsage, "transport shm: the workers are not all on one host. Use auto or gloo.");
-  if (share && config_.transport != "gloo")
+    fail(ErrorKind::kUsage, "transport shm: the workers are not all on one host. Use auto or tcp.");
+  if (share && config_.transport != "gloo" && config_.transport != "tcp")
     return comm::make_shm_transport({config_.run, assignment_.generation, assignment_.rank, peers}, deadline);
   LinkRendezvous rendezvous(*link_);
-  return comm::make_gloo_transport({fmt::format("{}/{}", config_.run, assignment_.generation),
-                                    assignment_.rank, peers, config_.link.who.address},
-                                   rendezvous, deadline);
+  const std::string prefix = fmt::format("{}/{}", config_.run, assignment_.generation);
+  if (config_.transport == "gloo")
+    return comm::make_gloo_transport({prefix, assignment_.rank, peers, config_.link.who.address}, rendezvous,
+                                     deadline);
+  return comm::make_tcp_transport(
+      {prefix, assignment_.rank, peers, config_.link.who.address, config_.link.token}, rendezvous, deadline);
 }
 
 void Team::form(const Progress& mine) {

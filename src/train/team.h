@@ -1,7 +1,7 @@
 // train/team.h
 // A worker's place among the workers of a run: it forms generations (elastic), builds the communicator of each, and tells the
 // coordinator who failed it. Knows no tensors; what to do with a new generation is the trainer's business.
-// Transport    shared memory when all members can share it, else gloo over TCP
+// Transport    shared memory when all members can share it, else TCP (comm/tcp_transport.h; gloo on request)
 // Errors       comm::PeerError from the communicator (call lost(), then form() again). Peer: this worker was fenced. Cancelled: the
 //              run was stopped or this worker released
 // Threads      one, except that the coordinator's line may abort the communicator at any time
@@ -35,7 +35,7 @@ struct TeamConfig {
   std::string run;                 // names shared memory
   std::string flight_file;         // empty: the flight record stays in memory
   std::string trace_file;          // spans of this worker; empty: sums only
-  std::string transport = "auto";  // auto, shm, gloo
+  std::string transport = "auto";  // auto, shm, tcp, gloo
   double timeout_s = 8;            // of a collective
   bool chaos = false;              // messages pass through a FaultTransport that arm() sets off
 };

@@ -126,10 +126,6 @@ std::string tidy_lines(const std::string& text, bool squeeze) {
   return out;
 }
 
-}  // namespace
-
-namespace {
-
 // ASCII that stays as it is.
 constexpr auto kPlain = [] {
   std::array<bool, 256> table{};

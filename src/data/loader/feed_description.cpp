@@ -71,10 +71,7 @@ FeedDescription FeedDescription::parse(std::string_view text, std::string_view w
   const std::string file(where);
   const Json json = parse_strict_object(text, file, "take an older checkpoint");
   Fields f(json, file, "");
-  if (const auto format = f.text("format"); format != kFormat)
-    fail(ErrorKind::kData, "{}: field \"format\": expected \"{}\", found \"{}\"", file, kFormat, format);
-  if (const auto version = f.whole("version"); version != 1)
-    fail(ErrorKind::kData, "{}: field \"version\": this Stoker reads version 1, found {}", file, version);
+  f.expect_format(kFormat, 1);
   FeedDescription d;
   const Json &sources = f.at("sources"), &phases = f.at("phases");
   if (!sources.is_array() || sources.empty()) f.fail_field("sources", "a list of sources", sources);

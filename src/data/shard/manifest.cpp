@@ -140,12 +140,7 @@ Manifest Manifest::parse(std::string_view text, std::string_view file_view) {
   const std::string file(file_view);
   const Json json = parse_strict_object(text, file);
   Fields f(json, file, "");
-  if (const auto format = f.text("format"); format != kFormat)
-    fail(ErrorKind::kData, "{}: field \"format\": expected \"{}\", found \"{}\": not a Stoker dataset", file,
-         kFormat, format);
-  if (const auto version = f.whole("version"); version != kVersion)
-    fail(ErrorKind::kData, "{}: field \"version\": this Stoker reads version {}, found {}", file, kVersion,
-         version);
+  f.expect_format(kFormat, kVersion, ": not a Stoker dataset");
   Manifest m;
   m.token_type = token_type_from_string(f.text("token_type"), file);
   Fields tokenizer(f.at("tokenizer"), file, "tokenizer");

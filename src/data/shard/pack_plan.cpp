@@ -151,10 +151,7 @@ PackPlanManifest PackPlanManifest::parse(std::string_view text, std::string_view
   const std::string file(file_view);
   const Json json = parse_strict_object(text, file, kAdvice);
   Fields f(json, file, "");
-  if (const auto format = f.text("format"); format != kFormat)
-    fail(ErrorKind::kData, "{}: field \"format\": expected \"{}\", found \"{}\"", file, kFormat, format);
-  if (const auto version = f.whole("version"); version != 1)
-    fail(ErrorKind::kData, "{}: field \"version\": this Stoker reads version 1, found {}", file, version);
+  f.expect_format(kFormat, 1);
   PackPlanManifest m;
   m.dataset = hash_from_hex(f.text("dataset"), file, "dataset");
   m.split = f.text("split");

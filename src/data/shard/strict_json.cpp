@@ -120,6 +120,15 @@ FileRecord Fields::file_record(const char* name) {
   return out;
 }
 
+void Fields::expect_format(std::string_view format, uint64_t version, std::string_view otherwise) {
+  if (const auto found = text("format"); found != format)
+    fail(ErrorKind::kData, "{}: field \"format\": expected \"{}\", found \"{}\"{}", file_, format, found,
+         otherwise);
+  if (const auto found = whole("version"); found != version)
+    fail(ErrorKind::kData, "{}: field \"version\": this Stoker reads version {}, found {}", file_, version,
+         found);
+}
+
 void Fields::fail_field(std::string_view name, std::string_view expected, const Json& found) const {
   std::string shown = found.dump(-1, ' ', true, Json::error_handler_t::replace);
   if (shown.size() > 60) shown = shown.substr(0, 60) + "...";

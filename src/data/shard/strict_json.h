@@ -27,6 +27,8 @@ class Fields {
   int64_t id(const char* name);  // a token id, or null (-1) for none
   std::string text(const char* name);
   FileRecord file_record(const char* name);
+  // The first two fields of every such file: "format" and "version". `otherwise` ends the message about another format.
+  void expect_format(std::string_view format, uint64_t version, std::string_view otherwise = "");
   [[noreturn]] void fail_field(std::string_view name, std::string_view expected,
                                const nlohmann::json& found) const;
   void no_others() const;

@@ -126,6 +126,12 @@ void apply_override(toml::table& table, const std::string& override_text) {
   if (equals == std::string::npos || equals == 0)
     fail(ErrorKind::kUsage, "--set \"{}\": expected key=value, for example optimizer.learning_rate=3e-4",
          override_text);
+  try {
+    static_cast<void>(nlohmann::json(override_text).dump());
+  } catch (const nlohmann::json::exception&) {
+    fail(ErrorKind::kUsage, "--set {}...: expected UTF-8 text, found bytes that are not",
+         override_text.substr(0, equals));
+  }
   const std::string key = override_text.substr(0, equals), value = override_text.substr(equals + 1);
   toml::table parsed;
   try {

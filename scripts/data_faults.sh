@@ -145,13 +145,13 @@ say "inputs: truncated gzip, invalid UTF-8, a line of $line_bytes bytes, a gzip 
 fi
 
 wanted memory || { say "ok"; exit 0; }
-# Memory: every document differs, so that all tables grow; six lines each, so that there are many.
+# Memory: every document differs, so that all tables grow; thirty lines each.
 mkdir large
 for i in $(seq 1 "$memory_copies"); do
   awk -v part="$i" '{for (k = 0; k < 12; ++k) {
-    if (++n % 6 == 1) printf "{\"text\": \""
+    if (++n % 30 == 1) printf "{\"text\": \""
     printf "%s %d %d %s", $0, part, k, NR * 7919 + k
-    printf n % 6 == 0 ? "\"}\n" : "\\n"}} END {if (n % 6) print "\"}"}' in/*.txt >"large/$i.jsonl"
+    printf n % 30 == 0 ? "\"}\n" : "\\n"}} END {if (n % 30) print "\"}"}' in/*.txt >"large/$i.jsonl"
 done
 bytes=$(du -bc large | tail -1 | cut -f1)
 recipe large large 64

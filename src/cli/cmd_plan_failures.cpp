@@ -25,7 +25,7 @@ std::string read_text(const std::string& path) {
 
 }  // namespace
 
-void add_plan_validate_failures(CLI::App& plan) {
+void add_plan_validate_failures(Command& plan) {
   auto* cmd = plan.add_subcommand("validate-failures",
                                   "Compare published failure rates and goodput with the failure model");
   auto file = std::make_shared<std::string>();

@@ -29,7 +29,7 @@ json number_or_null(double v) { return std::isfinite(v) ? json(v) : json(nullptr
 
 }  // namespace
 
-void add_plan_validate_ops(CLI::App& plan) {
+void add_plan_validate_ops(Command& plan) {
   auto* cmd = plan.add_subcommand("validate-ops",
                                   "Compare measured matrix products and collectives with the op model");
   auto files = std::make_shared<std::vector<std::string>>();

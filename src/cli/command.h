@@ -21,43 +21,6 @@ class Option;
 
 namespace stoker::cli {
 
-void add_bench(CLI::App& app);
-void add_bench_tokenizer(CLI::App& bench_parent);
-void add_ckpt(CLI::App& app);
-void add_data(CLI::App& app);
-void add_data_lineage(CLI::App& data_parent);
-void add_data_shards(CLI::App& data_parent);
-void add_data_build(CLI::App& data_parent);
-void add_data_feed(CLI::App& data_parent);
-void add_data_tokenizer(CLI::App& data_parent);
-void add_doctor(CLI::App& app);
-void add_report(CLI::App& app);
-void add_train(CLI::App& app);
-void add_eval(CLI::App& app);
-void add_sample(CLI::App& app);
-void add_bench_step(CLI::App& bench_parent);
-void add_launch(CLI::App& app);
-void add_join(CLI::App& app);
-void add_scale(CLI::App& app);
-void add_chaos(CLI::App& app);
-void add_top(CLI::App& app);
-void add_run_trace(CLI::App& app);
-void add_coordinator(CLI::App& app);
-void add_bench_comm(CLI::App& bench_parent);
-void add_bench_feed(CLI::App& bench_parent);
-void add_bench_plan(CLI::App& bench_parent);
-void add_plan(CLI::App& app);
-void add_plan_validate(CLI::App& plan);
-void add_plan_fit(CLI::App& plan);
-void add_plan_validate_energy(CLI::App& plan);
-void add_plan_validate_ops(CLI::App& plan);
-void add_plan_validate_failures(CLI::App& plan);
-void add_plan_compare(CLI::App& plan);
-void add_plan_calibrate(CLI::App& plan);
-void add_plan_check(CLI::App& plan);
-void add_plan_scale(CLI::App& plan);
-void add_plan_search(CLI::App& plan);
-void add_plan_whatif(CLI::App& plan);
 // One option, flag or positional of a command. The functions return the option, to be chained.
 class Option {
  public:
@@ -161,6 +124,8 @@ void add_plan(Command& app);
 void add_plan_validate(Command& plan);
 void add_plan_fit(Command& plan);
 void add_plan_validate_energy(Command& plan);
+void add_plan_validate_ops(Command& plan);
+void add_plan_validate_failures(Command& plan);
 void add_plan_compare(Command& plan);
 void add_plan_calibrate(Command& plan);
 void add_plan_check(Command& plan);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# ./dev layouts [PATH/TO/stoker]: what layouts cost. One small model in a sweep of layouts; for each the memory of its worst predicted
-# worker (stoker train --dry-run --workers N --rank R) beside the measured peak, where its steps went, and whether the weights are those
-# of one worker. Exit code 1 when a prediction is off by more than 5 % or weights differ.
+# ./dev layouts [PATH/TO/stoker]: what layouts cost. One small model in a sweep of layouts; for each worker its predicted memory
+# (stoker train --dry-run --workers N --rank R) beside the measured peak, where its steps went, and whether the weights are those of one
+# worker. Exit code 1 when a prediction is off by more than 5 % or weights differ.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 stoker=$(readlink -f "${1:-build/stoker}")
@@ -37,8 +37,8 @@ mean() { # FILE KEY
   grep -o "\"$2\":[0-9.e+-]*" "$1" | tail -n +2 | cut -d: -f2 | awk '{ s += $1 } END { if (NR) printf "%.4f", s / NR; else printf "0" }'
 }
 last() { grep -o "\"$2\":\"\\?[0-9a-f.]*" "$1" | tail -1 | sed 's/.*:"\?//'; }
-status=0 truth=
-printf '%-42s %4s %9s %9s %6s   %s\n' "layout" "rank" "predicted" "peak" "off" "of the step: computing, waiting for gradients / weights / stages / agreement"
+status=0 truth= count=0
+printf '%-60s %4s %9s %9s %6s   %s\n' "workers, layout" "rank" "predicted" "peak" "off" "of the step: computing, waiting for gradients / weights / stages / agreement"
 while read -r workers settings; do
   run=$place/run-$((++count))
   set=(--set "run.dir=\"$run\"")
@@ -54,9 +54,9 @@ while read -r workers settings; do
     [ -n "$peak" ] || continue
     predicted=$("$stoker" train "$place/recipe.toml" "${set[@]}" --dry-run --workers "$workers" --rank "${rank:-0}" --json | grep -o '"memory_bytes": [0-9]*' | cut -d' ' -f2)
     wall=$(mean "$log" time_s)
-    awk -v l="$workers workers ${settings:-plain}" -v r="${rank:-0}" -v p="$predicted" -v m="$peak" -v w="$wall" -v c="$(mean "$log" compute)" \
+    awk -v l="$workers ${settings:-plain}" -v r="${rank:-0}" -v p="$predicted" -v m="$peak" -v w="$wall" -v c="$(mean "$log" compute)" \
       -v g="$(mean "$log" 'wait for gradients')" -v v="$(mean "$log" 'wait for weights')" -v s="$(mean "$log" 'wait for stages')" -v a="$(mean "$log" 'wait for agreement')" \
-      'BEGIN { off = (p - m) / m * 100; t = w / 100; printf "%-42s %4d %6.1f MB %6.1f MB %+5.1f%%   %4.1f%%, %4.1f / %4.1f / %4.1f / %4.1f%%\n", l, r, p / 1e6, m / 1e6, off, c / t, g / t, v / t, s / t, a / t; exit (off > 5 || off < -5) }' || status=1
+      'BEGIN { off = (p - m) / m * 100; t = w / 100; printf "%-60s %4d %6.1f MB %6.1f MB %+5.1f%%   %4.1f%%, %4.1f / %4.1f / %4.1f / %4.1f%%\n", l, r, p / 1e6, m / 1e6, off, c / t, g / t, v / t, s / t, a / t; exit (off > 5 || off < -5) }' || status=1
   done
 done <<'LAYOUTS'
 1

@@ -41,7 +41,7 @@ size_t count_blocks(const ModelSpec& model, int64_t tensor) {
 }
 
 Holdings::Holdings(const ModelSpec& whole, const LayoutSpec& layout, int64_t stage, int64_t tensor_rank)
-    : zero_stage_(layout.zero_stage) {
+    : zero_stage_(layout.zero_stage), by_section_(layout.zero_stage >= 2 || sums_by_layer(layout)) {
   const TensorPlace place{layout.tensor, tensor_rank};
   const ModelSpec model = tensor_share(whole, place);
   const std::vector<ParameterRow> table = parameter_table(model), whole_table = parameter_table(whole);
@@ -63,8 +63,8 @@ Holdings::Holdings(const ModelSpec& whole, const LayoutSpec& layout, int64_t sta
       if (!trains(model, chunks[c], table[s.first_row])) continue;
       const bool lookups =
           table[s.first_row].role == ParameterRole::kEmbedding && model.tied_embeddings && !chunks[c].embeds;
-      if (!open || lookups || zero_stage_ >= 2 || folds_.back().awaits_lookups)
-        folds_.push_back({local, local, static_cast<int>(c), zero_stage_ >= 2 ? s.layer : -1, lookups, {}});
+      if (!open || lookups || by_section_ || folds_.back().awaits_lookups)
+        folds_.push_back({local, local, static_cast<int>(c), by_section_ ? s.layer : -1, lookups, {}});
       open = true;
       for (size_t at = 0; at < s.size(); at += kShardUnit)
         folds_.back().blocks.push_back({flat + s.begin + at, local + at, std::min(kShardUnit, s.size() - at),
@@ -101,7 +101,7 @@ std::vector<size_t> Holdings::cut_numbers(const HeldFold& fold, int64_t workers)
   STOKER_CHECK(workers >= 1);
   const auto n = static_cast<size_t>(workers), blocks = fold.blocks.size();
   const auto index = static_cast<size_t>(&fold - folds_.data());
-  const size_t turn = zero_stage_ >= 2 ? index % n : 0;
+  const size_t turn = by_section_ ? index % n : 0;
   const size_t first = blocks < n ? turn % (n - blocks + 1) : turn;
   std::vector<size_t> cuts{0};
   for (size_t w = 0; w < n; ++w)

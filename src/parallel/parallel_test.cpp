@@ -35,7 +35,7 @@ LayoutSpec layout(int64_t data, int64_t zero_stage, int64_t pipeline = 1) {
 TEST(Holdings, OwnedPartsCoverTheModelOnce) {
   for (const bool tied : {false, true})
     for (int64_t pipeline : {1, 2})
-      for (int64_t zero : {0, 1, 2})
+      for (int64_t zero : {0, 1, 2, 3})
         for (int64_t n = 1; n <= 9; ++n) {
           ModelSpec m = small_model();
           m.tied_embeddings = tied;
@@ -48,6 +48,12 @@ TEST(Holdings, OwnedPartsCoverTheModelOnce) {
                 for (size_t i = r.begin; i < r.end; ++i) ++times[i];
               for (const HeldFold& f : h.folds()) {
                 EXPECT_EQ(h.cuts(f, n).back(), f.size());
+                // What lies before a shard is mirrored: a row across the cut is whole where it ends.
+                const auto mine = h.owned_blocks(f, n, w), before = h.owned_blocks(f, n, (w + n - 1) % n);
+                if (!mine.empty() && mine.front().local > f.begin) {
+                  ASSERT_FALSE(before.empty());
+                  EXPECT_EQ(before.back().local + before.back().size, mine.front().local);
+                }
                 for (const HeldBlock& b : h.owned_blocks(f, n, w)) ++blocks[b.number];
               }
             }

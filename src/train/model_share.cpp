@@ -174,7 +174,11 @@ void ModelShare::take_place(const parallel::Mesh& mesh, const parallel::ShardedO
   if (peers || slots_ != run_->plan().slots) make_chunks(run_->plan().slots);
   trees_ = trees_of(leaves_);
   shards_.reset();
+  sums_.reset();
   gather_.reset();
+  if (by_layer() && layout_.data > 1)
+    sums_ = std::make_unique<parallel::SpanSums>(holdings_, recipe_.virtual_ranks, *data_,
+                                                 layout_.zero_stage == 0, store_.grads().as<float>());
   if (!in_shards()) return;
   shards_ = std::make_unique<parallel::GradientShards>(holdings_, recipe_.virtual_ranks, *data_);
   if (layout_.zero_stage == 3)
@@ -206,14 +210,6 @@ Hash128 ModelShare::repeat(int64_t replica, const std::function<void(data::Batch
   return made;
 }
 
-Hash128 ModelShare::signature() {
-  if (in_shards()) return signature_.digest();
-  Hasher made;
-  for (size_t f = 0; f < holdings_.folds().size(); ++f)
-    for (const float* p : partials(f)) made.update(p, holdings_.folds()[f].size() * sizeof(float));
-  return made.digest();
-}
-
 void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float grad_scale,
                            std::span<double> losses) {
   next_ = &next;
@@ -229,13 +225,52 @@ void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float 
   run_->run(*this);
   batches_.clear();
   if (in_shards()) return idle_rounds();
-  if (repeating_ || !flip_) return;
-  for (size_t f = 0; f < holdings_.folds().size(); ++f)
-    if (const auto sums = partials(f); !sums.empty()) {
-      flip_ = false;
-      *reinterpret_cast<uint8_t*>(sums.front()) ^= 0x04;
-      return;
+  if (trees_.empty() || leaves_.empty()) {  // nothing was closed
+    if (by_layer())
+      for (int64_t l = recipe_.model.layers; l-- > 0;)
+        for (size_t f = 0; f < holdings_.folds().size(); ++f)
+          if (holdings_.folds()[f].layer == l) complete(f);
+    for (size_t f = 0; f < holdings_.folds().size(); ++f)
+      if (!by_layer() || holdings_.folds()[f].layer < 0) complete(f);
+  }
+}
+
+// All that this worker adds to the fold's sum is there.
+void ModelShare::complete(size_t f) {
+  const std::vector<float*> made = partials(f);
+  if (flip_ && !repeating_ && !made.empty()) {
+    flip_ = false;
+    *reinterpret_cast<uint8_t*>(made.front()) ^= 0x04;
+  }
+  if (signing_ || repeating_)
+    for (const float* p : made) {
+      const Hash128 hash = hash128(p, holdings_.folds()[f].size() * sizeof(float));
+      signature_.update(&hash, sizeof hash);
     }
+  if (sums_ && !repeating_ && !signing_) sums_->give(f, made);
+}
+
+// What a batch that may be audited has held back: the sums go where a repetition makes its gradients.
+bool ModelShare::settle_sums() {
+  if (!sums_) return false;
+  if (signing_) {
+    for (int64_t l = recipe_.model.layers; l-- > 0;)
+      for (size_t f = 0; f < holdings_.folds().size(); ++f)
+        if (holdings_.folds()[f].layer == l) sums_->give(f, partials(f));
+    for (size_t f = 0; f < holdings_.folds().size(); ++f)
+      if (holdings_.folds()[f].layer < 0) sums_->give(f, partials(f));
+  }
+  sums_->settle();
+  return true;
+}
+
+// A fold of one virtual rank into its tree.
+void ModelShare::close(size_t f, int64_t leaf) {
+  const parallel::HeldFold& fold = holdings_.folds()[f];
+  const int v = leaf_number(leaf);
+  std::memcpy(trees_[f]->open(v), fold_gradient(fold), fold.size() * sizeof(float));
+  trees_[f]->close(v);
+  if (leaf + 1 == static_cast<int64_t>(leaves_.size())) complete(f);
 }
 
 // The others have one virtual rank more: they need this worker's share of the values, and it owns a part of their gradients.
@@ -288,7 +323,11 @@ void ModelShare::enter(int64_t part, Pass pass) {
 
 void ModelShare::leave(int64_t part, Pass pass) {
   const bool layer = part >= 0 && part < recipe_.model.layers;
-  if (eager_ && layer && pass == Pass::kBackward) give(part, false);
+  if (!layer || pass != Pass::kBackward) return;
+  if (eager_) return give(part, false);
+  if (closing_ < 0 || !by_layer()) return;
+  for (size_t f = 0; f < holdings_.folds().size(); ++f)
+    if (holdings_.folds()[f].layer == part) close(f, closing_);
 }
 
 std::vector<float*> ModelShare::partials(size_t fold) {
@@ -348,6 +387,7 @@ void ModelShare::backward(int chunk, int64_t m) {
   const int64_t leaf = m / per_leaf_;
   const MicroBatch b = view(batch(m));
   if (m % per_leaf_ == 0) begin_leaf(chunk);
+  closing_ = (m + 1) % per_leaf_ == 0 ? leaf : -1;
   const double loss = c.backward(b, slot(chunk, m), grad_scale_);
   if (c.spec().heads) {
     if (tensor_.rank == 0) losses_[static_cast<size_t>(leaf_number(leaf))] += loss;
@@ -387,17 +427,12 @@ void ModelShare::end_leaf(int chunk, int64_t leaf) {
     return;
   }
   if (trees_.empty()) return;
-  const int v = leaf_number(leaf);
   for (size_t i = 0; i < holdings_.folds().size(); ++i) {
     const parallel::HeldFold& fold = holdings_.folds()[i];
-    if (fold.chunk != chunk) continue;
+    if (fold.chunk != chunk || (by_layer() && fold.layer >= 0)) continue;  // layers were closed on the way
     const float* gradient = fold_gradient(fold);
-    if (fold.awaits_lookups) {
-      awaiting_folds_[leaf].assign(gradient, gradient + fold.size());
-      continue;
-    }
-    std::memcpy(trees_[i]->open(v), gradient, fold.size() * sizeof(float));
-    trees_[i]->close(v);
+    if (fold.awaits_lookups) awaiting_folds_[leaf].assign(gradient, gradient + fold.size());
+    else close(i, leaf);
   }
 }
 
@@ -454,6 +489,7 @@ void ModelShare::take_lookups(int64_t leaf, std::span<const std::byte> rows) {
       std::memcpy(sum, awaiting_folds_.at(leaf).data(), fold.size() * sizeof(float));
       lookups.flush(view_of(sum, table));
       trees_[i]->close(v);
+      if (leaf + 1 == static_cast<int64_t>(leaves_.size())) complete(i);
     }
   }
   awaited_.erase(leaf);

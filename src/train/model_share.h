@@ -2,8 +2,9 @@
 // The part of the model that this worker holds, and its part of the work: forward and backward of virtual ranks through its chunks,
 // their gradients folded in the canonical tree, scoring. The whole model and everything alone when the layout has one worker.
 // Gradients    of every fold of Holdings. ZeRO 0 and 1: partials(fold) after gradients(), as comm::Communicator's tree sums want
-//              them. ZeRO 2 and 3: shards() has sent them to their owners meanwhile; with one micro-batch a virtual rank only two
-//              layers' gradients exist at a time
+//              them; without a pipeline, tensor or context workers it has begun to add them up while the last virtual rank's
+//              backward ran. ZeRO 2 and 3: shards() has sent them to their owners meanwhile; with one micro-batch a virtual rank only
+//              two layers' gradients exist at a time
 // Tensor       the store is that of the worker's share (spec/tensor_share.h). Gradients of weights that all tensor workers hold are
 //              made whole when a virtual rank ends, so that the copies stay alike
 // Context      the worker takes its tokens of every row. With n of them the tree has n V leaves: leaf c V + v is what worker c of a ring
@@ -31,6 +32,7 @@
 #include "parallel/mesh.h"
 #include "parallel/pipeline_run.h"
 #include "parallel/ring_attention.h"
+#include "parallel/span_sums.h"
 #include "parallel/tensor_peers.h"
 #include "train/recipe.h"
 
@@ -69,10 +71,12 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   void gradients(const std::function<void(data::Batch&)>& next, float grad_scale, std::span<double> losses);
   std::vector<float*> partials(size_t fold);
   parallel::GradientShards* shards() { return shards_.get(); }
+  // Waits for the sums that gradients() has begun; false: there are none, partials() are to be summed.
+  bool settle_sums();
   // What this worker has added to the sums, as a hash; repeat(): what it would be if it had the virtual ranks of another replica (all
   // replicas repeat something at the same time, and what gradients() made stays as it was). For audits: sign() before gradients().
   void sign(bool on) { signing_ = on; }
-  Hash128 signature();
+  Hash128 signature() const { return signature_.digest(); }
   Hash128 repeat(int64_t replica, const std::function<void(data::Batch&)>& next, float grad_scale);
   void flip_once() { flip_ = true; }  // one wrong bit in what it adds next: chaos
   void reset();                       // the sums have been used
@@ -114,6 +118,9 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   void leave(int64_t part, Pass pass) override;
   void idle_rounds();
   void give(int64_t layer, bool others);
+  void close(size_t fold, int64_t leaf);
+  void complete(size_t fold);
+  bool by_layer() const { return parallel::sums_by_layer(layout_) && !trees_.empty(); }
   std::unique_ptr<parallel::PipelineRun> run_of(size_t leaves) const;
   std::vector<std::unique_ptr<comm::TreeAccumulator>> trees_of(const std::vector<int>& leaves) const;
   bool in_shards() const { return layout_.zero_stage >= 2; }
@@ -141,12 +148,14 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   std::vector<int> leaves_;
   bool split_ = false;  // weights' gradients come later
   std::unique_ptr<parallel::GradientShards> shards_;
+  std::unique_ptr<parallel::SpanSums> sums_;
   std::unique_ptr<parallel::LayerGather> gather_;
+  int64_t closing_ = -1;  // the virtual rank whose last micro-batch is in its backward
   int64_t rounds_ = 0, round_ = 0;
   bool eager_ = false;                     // gradients leave layer by layer
   bool idle_ = false, repeating_ = false;  // going through the motions: for the others' sake, for an audit
   bool signing_ = false, flip_ = false;
-  Hasher signature_;  // of what went to shards()
+  Hasher signature_;  // of what was added
   std::unique_ptr<parallel::PipelineRun> run_;
   std::vector<int> slots_;
   std::vector<std::unique_ptr<TransformerChunk>> chunks_;

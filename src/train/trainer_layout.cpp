@@ -165,7 +165,10 @@ void Trainer::expect_slowness() {
 // of all, the norm.
 void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
   team_->phase("reduce", step_);
-  if (share_) {
+  if (share_ && share_->settle_sums()) {
+    shard_hash_ = hash_of_shards();
+    share_->reset();
+  } else if (share_) {
     const parallel::Holdings& holdings = share_->holdings();
     const int n = mesh_.shards(), me = mesh_.shard();
     const auto spans = mesh_.leaf_spans(recipe_.virtual_ranks);

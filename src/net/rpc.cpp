@@ -137,8 +137,6 @@ Error status_error(const grpc::Status& status, std::string_view what, const Addr
                           what, address.text())};
     case grpc::StatusCode::INVALID_ARGUMENT:
       return {ErrorKind::kUsage, status.error_message()};
-    case grpc::StatusCode::CANCELLED:
-      return {ErrorKind::kCancelled, fmt::format("{} at {}: the call was cancelled", what, address.text())};
     default:
       return {ErrorKind::kPeer,
               fmt::format("{} at {} does not answer: {}. Check that it runs, that the address and "
@@ -147,8 +145,10 @@ Error status_error(const grpc::Status& status, std::string_view what, const Addr
   }
 }
 
+// Nothing here cancels a call of its own, so a cancelled one was under way when its server left: as if there were none.
 bool is_retryable(const grpc::Status& status) {
   return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+         status.error_code() == grpc::StatusCode::CANCELLED ||
          status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
 }
 

@@ -42,7 +42,7 @@ std::shared_ptr<grpc::Channel> make_channel(const Address& address, bool tls, co
 void add_token(grpc::ClientContext& context, const std::string& token, double timeout_s);
 bool has_token(const grpc::ServerContext& context, std::string_view token);
 
-// "coordinator 10.0.0.1:7000 does not answer: ..." as Peer, refused token as Usage, cancelled as Cancelled.
+// "coordinator 10.0.0.1:7000 does not answer: ..." as Peer, refused token as Usage.
 Error status_error(const grpc::Status& status, std::string_view what, const Address& address);
 bool is_retryable(const grpc::Status& status);
 

@@ -68,7 +68,7 @@ std::map<uint64_t, files::path> failures(const std::string& run_dir) {
 
 bool breaks(const elastic::Event& e) {
   return e.kind == "ended" || e.kind == "silent" || e.kind == "stuck" || e.kind == "link" ||
-         e.kind == "accused";
+         e.kind == "accused" || e.kind == "blamed";
 }
 
 std::string clock_text(double unix_s) {

@@ -42,6 +42,7 @@ class Communicator {
   virtual void set_timeout(double timeout_s) = 0;
   virtual void abort(const std::string& why) = 0;
   virtual FlightRecorder& recorder() = 0;
+  virtual Standing standing() const = 0;  // from the caller's thread
   // Seconds spent inside collectives and bytes this rank sent, since the start.
   virtual double busy_s() const = 0;
   virtual uint64_t bytes_sent() const = 0;

@@ -556,7 +556,9 @@ TEST(KillNine, AnyMomentLeavesTheNewestReportedCheckpoint) {
       return true;
     };
     // Every other child is left to finish one save first: on a slow machine no number of milliseconds suffices for that.
-    if (round % 2) EXPECT_TRUE(hear_a_step());
+    if (round % 2) {
+      EXPECT_TRUE(hear_a_step());
+    }
     usleep(static_cast<useconds_t>(1000 + random_u64({42, 0}, static_cast<uint64_t>(round)) % 60000));
     kill(child, SIGKILL);
     int status;

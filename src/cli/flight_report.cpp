@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -71,13 +70,6 @@ bool breaks(const elastic::Event& e) {
          e.kind == "accused" || e.kind == "blamed";
 }
 
-std::string clock_text(double unix_s) {
-  const auto t = static_cast<time_t>(unix_s);
-  tm parts{};
-  localtime_r(&t, &parts);
-  return fmt::format("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec);
-}
-
 std::string cell(const json& call) {
   const std::string state = call["state"];
   const double s = call["seconds"];
@@ -122,7 +114,7 @@ json last_failure(const std::string& run_dir) {
 
 std::string flight_page(const json& record) {
   std::string out = fmt::format("generation {}, {}\n", record["generation"].get<uint64_t>(),
-                                clock_text(record["unix_s"].get<double>()));
+                                human_time(record["unix_s"].get<double>()));
   for (const json& e : record["events"])
     out += fmt::format("  {:<8} {}\n", e["kind"].get<std::string>(), e["text"].get<std::string>());
   out += fmt::format("\n{:>4} {:<18} {:>8} {:>8} {:<11} {}\n", "rank", "worker", "pid", "step", "phase",

@@ -6,7 +6,8 @@
 # bench_exact.sh [sums|steps]; both when nothing is said.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-program=$PWD/build/stoker
+program=$PWD/build/stoker source=$PWD
+. scripts/small_run.sh
 what=${1:-both}
 if [ "$what" != steps ]; then
   "$program" bench comm --workers 2 4 8 --megabytes 25 250 --seconds 12
@@ -14,10 +15,8 @@ fi
 [ "$what" != sums ] || exit 0
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
-mkdir "$place/text"
-for i in $(seq 100); do (echo "$i"; cat tests/golden/tokenizer/training.txt) >"$place/text/$i.txt"; done
+make_small_data "$place" 300
 cd "$place"
-"$program" data prepare text --out data --vocab-size 400 --held-out 0 >/dev/null 2>&1
 cat >recipe.toml <<'TOML'
 [run]
 dir = "run"

@@ -34,6 +34,7 @@ struct FaultRecord {
 struct ChaosVerdict {
   std::vector<FaultRecord> faults;
   std::vector<std::string> left_out;  // kinds that are not possible here, with the reason
+  int inflicted_again = 0;            // since the machine stood still in the middle of one
   bool identical = false;
   int64_t steps = 0;
   uint64_t lost = 0, repeated = 0, batches = 0;

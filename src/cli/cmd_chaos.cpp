@@ -34,6 +34,7 @@ json to_json(const ChaosVerdict& v, bool passed) {
   return {{"faults", v.faults.size()},
           {"kinds", kinds},
           {"left_out", v.left_out},
+          {"inflicted_again", v.inflicted_again},
           {"identical", v.identical},
           {"steps", v.steps},
           {"samples_lost", v.lost},

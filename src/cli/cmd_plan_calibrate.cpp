@@ -3,13 +3,13 @@
 
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/plan_options.h"
 #include "io/atomic_write.h"
 #include "io/file_system.h"
 #include "plan/calibrate.h"
@@ -50,11 +50,10 @@ json measured_by_bench() {
 }
 
 json read_bench(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf()))
-    fail(ErrorKind::kUsage, "cannot read {}: give what `stoker bench step --json` printed", path);
-  return json::parse(bytes.str());
+  constexpr std::string_view kWanted = "what `stoker bench step --json` printed";
+  json measured = json::parse(read_text(path, kWanted), nullptr, false);
+  if (!measured.is_object()) fail(ErrorKind::kData, "{} is not a JSON object: give {}", path, kWanted);
+  return measured;
 }
 
 HardwareSpec hardware_of(const std::string& on, Precision precision, double peak) {

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/median.h"
 #include "cli/command.h"
+#include "cli/json_number.h"
 #include "cli/plan_options.h"
 #include "cli/plan_screen.h"
 #include "dash/run_log.h"
@@ -78,12 +79,11 @@ void print_terms(const std::vector<Term>& terms) {
 
 json terms_json(const std::vector<Term>& terms) {
   json rows = json::array();
-  const auto or_null = [](double v) { return std::isfinite(v) ? json(v) : json(nullptr); };
   for (const Term& t : terms)
     rows.push_back({{"name", t.name},
-                    {"planned", or_null(t.planned)},
-                    {"measured", or_null(t.measured)},
-                    {"error", t.measured > 0 ? or_null(error_of(t)) : json(nullptr)}});
+                    {"planned", number_or_null(t.planned)},
+                    {"measured", number_or_null(t.measured)},
+                    {"error", t.measured > 0 ? number_or_null(error_of(t)) : json(nullptr)}});
   return rows;
 }
 

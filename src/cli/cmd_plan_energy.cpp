@@ -1,13 +1,11 @@
 #include <fmt/core.h>
 
-#include <cmath>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/plan_options.h"
 #include "plan/assess.h"
 #include "plan/catalog.h"
 #include "plan/published_energy.h"
@@ -18,13 +16,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf()))
-    fail(ErrorKind::kUsage, "cannot read {}: give a CSV file of published energy (docs/planner.md)", path);
-  return bytes.str();
-}
+constexpr std::string_view kTable = "a CSV file of published energy (docs/planner.md)";
 
 std::optional<double> maximum_watts(std::string_view accelerator) {
   std::string name(accelerator);
@@ -130,7 +122,7 @@ void add_plan_validate_energy(Command& plan) {
     const FigureBook figures = FigureBook::built_in();
     std::vector<EnergyCheck> checks;
     for (const std::string& file : *files) {
-      const CsvTable table(file, read_text(file));
+      const CsvTable table(file, read_text(file, kTable));
       std::vector<EnergyCheck> more = check_energy(table, figures, maximum_watts, planned_hours);
       checks.insert(checks.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
     }

@@ -1,12 +1,11 @@
 #include <fmt/core.h>
 
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/plan_options.h"
 #include "plan/published_failures.h"
 
 namespace stoker::cli {
@@ -15,13 +14,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf()))
-    fail(ErrorKind::kUsage, "cannot read {}: give a CSV file of published failures (docs/planner.md)", path);
-  return bytes.str();
-}
+constexpr std::string_view kTable = "a CSV file of published failures (docs/planner.md)";
 
 }  // namespace
 
@@ -34,7 +27,7 @@ void add_plan_validate_failures(Command& plan) {
   cmd->add_flag("--json", *as_json, "Print JSON (docs/json.md)");
   cmd->footer("Example: stoker plan validate-failures failures.csv");
   cmd->callback([file, as_json] {
-    const CsvTable table(*file, read_text(*file));
+    const CsvTable table(*file, read_text(*file, kTable));
     size_t predicted = 0, in_band = 0;
     json rows = json::array();
     if (!*as_json)

@@ -1,13 +1,12 @@
 #include <fmt/core.h>
 
-#include <cmath>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/json_number.h"
+#include "cli/plan_options.h"
 #include "plan/published_ops.h"
 
 namespace stoker::cli {
@@ -16,16 +15,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf()))
-    fail(ErrorKind::kUsage, "cannot read {}: give a CSV file of measured operations (docs/planner-model.md)",
-         path);
-  return bytes.str();
-}
-
-json number_or_null(double v) { return std::isfinite(v) ? json(v) : json(nullptr); }
+constexpr std::string_view kTable = "a CSV file of measured operations (docs/planner-model.md)";
 
 }  // namespace
 
@@ -40,7 +30,7 @@ void add_plan_validate_ops(Command& plan) {
   cmd->callback([files, as_json] {
     json out = json::array();
     for (const std::string& file : *files) {
-      const CsvTable table(file, read_text(file));
+      const CsvTable table(file, read_text(file, kTable));
       const std::vector<OpCheck> checks =
           table.has("TFLOPs") ? check_products(table) : check_collectives(table);
       const OpSummary s = summarise(checks);

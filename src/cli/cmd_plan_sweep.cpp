@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/json_number.h"
 #include "cli/plan_options.h"
 #include "cli/plan_screen.h"
 #include "plan/assessment_json.h"
@@ -83,11 +84,10 @@ void add_plan_compare(Command& plan) {
         for (const PathKind owned : {PathKind::kOnPremises, PathKind::kHyperscale}) {
           if (!a.fits || rent <= 0) continue;
           const BreakEven even = break_even(owned, rent, owned_input(a), a.request.figures);
-          row["break_even"].push_back(
-              {{"path", std::string(to_string(owned))},
-               {"rent_usd_per_accelerator_hour", rent},
-               {"utilisation", std::isfinite(even.utilisation) ? json(even.utilisation) : json(nullptr)},
-               {"months", std::isfinite(even.months) ? json(even.months) : json(nullptr)}});
+          row["break_even"].push_back({{"path", std::string(to_string(owned))},
+                                       {"rent_usd_per_accelerator_hour", rent},
+                                       {"utilisation", number_or_null(even.utilisation)},
+                                       {"months", number_or_null(even.months)}});
         }
         rows.push_back(std::move(row));
         continue;

@@ -4,10 +4,11 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "base/error.h"
 #include "cli/command.h"
+#include "cli/json_number.h"
+#include "cli/plan_options.h"
 #include "plan/error_bands.h"
 #include "plan/fit.h"
 #include "plan/validate.h"
@@ -18,14 +19,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf()))
-    fail(ErrorKind::kUsage, "cannot read {}: give a CSV file of published runs (docs/planner-model.md)",
-         path);
-  return bytes.str();
-}
+constexpr std::string_view kTable = "a CSV file of published runs (docs/planner-model.md)";
 
 void write_text(const std::string& path, const std::string& text) {
   std::ofstream out(path, std::ios::binary);
@@ -36,17 +30,15 @@ void write_text(const std::string& path, const std::string& text) {
 std::vector<PublishedRun> read_all(const std::vector<std::string>& files) {
   std::vector<PublishedRun> runs;
   for (const std::string& file : files) {
-    std::vector<PublishedRun> more = read_published_runs(CsvTable(file, read_text(file)), file);
+    std::vector<PublishedRun> more = read_published_runs(CsvTable(file, read_text(file, kTable)), file);
     runs.insert(runs.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
   }
   return runs;
 }
 
 EfficiencyTable table_from(const std::string& path) {
-  return path.empty() ? fitted_efficiency() : EfficiencyTable::parse(read_text(path), path);
+  return path.empty() ? fitted_efficiency() : EfficiencyTable::parse(read_text(path, kTable), path);
 }
-
-json number_or_null(double v) { return std::isfinite(v) ? json(v) : json(nullptr); }
 
 json to_json(const ErrorSummary& s) {
   json j{{"rows", s.rows}, {"compared", s.compared}};
@@ -229,7 +221,7 @@ void add_plan_fit(Command& plan) {
     const std::vector<PublishedRun> runs = read_all(flags->files);
     const EfficiencyTable start = flags->start.empty()
                                       ? EfficiencyTable()
-                                      : EfficiencyTable::parse(read_text(flags->start), flags->start);
+                                      : EfficiencyTable::parse(read_text(flags->start, kTable), flags->start);
     const EfficiencyTable table =
         fit_memory(runs, fit_step_time(runs, start, flags->options), flags->options);
     const Validation fitted = validate_runs(runs, table);

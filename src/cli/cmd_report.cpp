@@ -2,11 +2,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
+#include "cli/json_number.h"
 #include "dash/run_report.h"
 
 namespace stoker::cli {
@@ -15,10 +15,6 @@ namespace {
 int terminal_columns() {
   winsize size{};
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 84;
-}
-
-nlohmann::json number_or_null(double value) {
-  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
 }
 
 nlohmann::json to_json(const dash::RunSummary& s, const dash::RunLog& log, const std::string& page) {

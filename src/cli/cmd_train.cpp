@@ -191,14 +191,17 @@ void run(const Flags& f) {
     return;
   }
   if (workers.team && workers.team->rank() != 0) return;
+  const size_t said = workers.team ? 0 : train::memory_plan(recipe).total();
   if (f.json) {
     nlohmann::json j{{"steps", s.steps},
                      {"loss", s.loss},
                      {"seconds", s.seconds},
                      {"tokens_per_s", s.tokens_per_s},
                      {"mfu", s.mfu},
+                     {"peak_bytes", s.peak_bytes},
                      {"checkpoint", s.checkpoint},
                      {"weights_hash", s.weights_hash}};
+    if (said) j["memory_bytes"] = said;
     if (s.evaluation)
       j["eval"] = {{"loss", s.evaluation->loss}, {"bits_per_byte", s.evaluation->bits_per_byte}};
     fmt::print("{}\n", j.dump(2));
@@ -211,6 +214,9 @@ void run(const Flags& f) {
   if (s.evaluation)
     fmt::print("held-out loss {:.4f}, {:.4f} bits per byte\n", s.evaluation->loss,
                s.evaluation->bits_per_byte);
+  if (said)
+    fmt::print("memory {} at its peak, {} said beforehand\n", human_bytes(static_cast<double>(s.peak_bytes)),
+               human_bytes(static_cast<double>(said)));
   fmt::print("weights {} in {}\n", s.weights_hash, s.checkpoint);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 
 #include "base/error.h"
@@ -13,15 +14,67 @@ namespace stoker::plan {
 namespace {
 
 struct TermFact {
+  Term term;
   std::string_view name;
   double prior;
   std::string_view unit, what;
 };
 constexpr TermFact kFacts[] = {
-#define X(id, name, prior, unit, what) {name, prior, unit, what},
-    STOKER_EFFICIENCY_TERMS(X)
-#undef X
+    {Term::kMatmul16, "matmul16", 0.75, "of peak", "large 16-bit matrix products"},
+    {Term::kMatmul8, "matmul8", 0.65, "of peak", "large 8-bit matrix products"},
+    {Term::kMatmul4, "matmul4", 0.50, "of peak", "large 4-bit matrix products"},
+    {Term::kMatmul32, "matmul32", 0.80, "of peak", "large 32-bit matrix products"},
+    {Term::kAttention, "attention", 0.45, "of 16-bit peak", "fused attention, causal half not computed"},
+    {Term::kMemory, "memory", 0.75, "of peak", "memory bandwidth of element-wise kernels"},
+    {Term::kPasses, "passes", 1.0, "times ideal", "memory traffic of element-wise work over a fused one"},
+    {Term::kUnfusedAttention, "unfused_attention", 8.0, "passes", "reads and writes of the score matrix"},
+    {Term::kMisaligned, "misaligned", 20.0, "times",
+     "score products of head widths that are no multiple of 8"},
+    {Term::kScan, "scan", 1.5, "times ideal", "memory traffic of state-space layers"},
+    {Term::kQuantise, "quantise", 1.0, "times ideal", "memory traffic of casting to 8 or 4 bits"},
+    {Term::kKernel, "kernel", 6e-6, "s", "fixed cost of one kernel on the accelerator"},
+    {Term::kHostLayer, "host_layer", 3e-4, "s", "host time to launch one layer's forward pass"},
+    {Term::kHostExperts, "host_experts", 2.0, "times", "host time of a layer with experts over a dense one"},
+    {Term::kHostSoftmax, "host_softmax", 1.2, "times",
+     "host time where the fused softmax does not take the shape"},
+    {Term::kHostAdapter, "host_adapter", 1.5, "times",
+     "host time of a layer with adapters beside its matrices"},
+    {Term::kHostTensor, "host_tensor", 0.05, "per rank", "host time more per further rank of a tensor group"},
+    {Term::kTile, "tile", 96, "elements", "width of a matrix at which a product reaches half its rate"},
+    {Term::kInside, "inside", 0.75, "of peak", "collective bandwidth inside the fast domain"},
+    {Term::kBetween, "between", 0.70, "of peak", "collective bandwidth between nodes"},
+    {Term::kLatency, "latency", 1.5e-5, "s", "start of a collective, per doubling of its group"},
+    {Term::kTensorExposed, "tensor_exposed", 0.8, "share", "tensor-parallel communication not hidden"},
+    {Term::kContextExposed, "context_exposed", 0.3, "share", "context-parallel communication not hidden"},
+    {Term::kExpertExposed, "expert_exposed", 0.8, "share", "expert all-to-all not hidden"},
+    {Term::kExpertBetween, "expert_between", 1.0, "times",
+     "expert all-to-all between nodes, over its wire time"},
+    {Term::kDataExposed, "data_exposed", 0.35, "share", "gradient and parameter exchange not hidden"},
+    {Term::kPipelineExposed, "pipeline_exposed", 0.7, "share", "stage-to-stage transfers not hidden"},
+    {Term::kBubble, "bubble", 1.0, "times ideal", "pipeline fill and drain"},
+    {Term::kExperts, "experts", 1.15, "times ideal", "grouped products: imbalance, padding, permutation"},
+    {Term::kOptimizer, "optimizer", 1.2, "times ideal", "memory traffic of the optimizer"},
+    {Term::kFixed, "fixed", 0.01, "s", "once per step"},
+    {Term::kStraggler, "straggler", 0.01, "per doubling", "slowdown per doubling of nodes"},
+    {Term::kCompute, "compute", 1.0, "times", "all work on the accelerator: clocks, power limit, unmodelled"},
+    {Term::kAdapter, "adapter", 1.0, "times", "work of a run that trains adapters only"},
+    {Term::kState, "state", 1.0, "times", "memory: parameters, gradients, optimizer state"},
+    {Term::kActivation, "activation", 1.0, "times table",
+     "memory: activations that tensor parallelism splits"},
+    {Term::kActivationWhole, "activation_whole", 1.0, "times table", "memory: activations that it does not"},
+    {Term::kScores, "scores", 1.0, "times table", "memory: attention scores where not fused"},
+    {Term::kLogits, "logits", 10.0, "B per logit", "memory: logits, their gradient and copies"},
+    {Term::kWorkspace, "workspace", 2.5e9, "B", "memory: context, libraries, allocator slack"},
+    {Term::kUsable, "usable", 0.99, "of capacity", "memory usable before allocation fails"},
 };
+static_assert(std::size(kFacts) == kTerms);
+static_assert(
+    [] {
+      for (size_t t = 0; t < kTerms; ++t)
+        if (kFacts[t].term != static_cast<Term>(t)) return false;
+      return true;
+    }(),
+    "in the order of Term");
 constexpr std::string_view kScopeNames[] = {"global", "family",  "lineage",
                                             "engine", "release", "engine_on_family"};
 
@@ -37,27 +90,12 @@ std::optional<E> parse_name(std::string_view text, const Name (&names)[N]) {
 }
 
 // A share cannot exceed the whole however the parts of its logarithm add up.
-bool is_share(Term t) {
-  switch (t) {
-    case Term::kMatmul16:
-    case Term::kMatmul8:
-    case Term::kMatmul4:
-    case Term::kMatmul32:
-    case Term::kAttention:
-    case Term::kMemory:
-    case Term::kInside:
-    case Term::kBetween:
-    case Term::kTensorExposed:
-    case Term::kContextExposed:
-    case Term::kExpertExposed:
-    case Term::kDataExposed:
-    case Term::kPipelineExposed:
-    case Term::kUsable:
-      return true;
-    default:
-      return false;
-  }
-}
+constexpr auto kIsShare = [] {
+  std::array<bool, kTerms> share{};
+  for (size_t t = 0; t < kTerms; ++t)
+    share[t] = kFacts[t].unit == "share" || kFacts[t].unit.starts_with("of ");
+  return share;
+}();
 
 constexpr std::string_view kReference = "H100";
 
@@ -89,6 +127,15 @@ std::vector<MeasuredCeiling> load_ceilings() {
 const std::vector<MeasuredCeiling>& measured_ceilings() {
   static const std::vector<MeasuredCeiling> all = load_ceilings();
   return all;
+}
+
+Efficiency Efficiency::from_logs(const std::array<double, kTerms>& logs) {
+  Efficiency e;
+  for (size_t t = 0; t < kTerms; ++t) {
+    e.value[t] = std::exp(logs[t]);
+    if (kIsShare[t]) e.value[t] = std::min(e.value[t], 1.0);
+  }
+  return e;
 }
 
 std::string_view name_of(Term term) { return kFacts[static_cast<size_t>(term)].name; }
@@ -134,12 +181,7 @@ Efficiency EfficiencyTable::resolve(std::string_view family, std::string_view en
   add(Scope::kEngine, std::string(engine));
   add(Scope::kRelease, std::string(release));
   add(Scope::kEngineOnFamily, fmt::format("{}|{}", engine, family));
-  Efficiency e;
-  for (size_t t = 0; t < kTerms; ++t) {
-    e.value[t] = std::exp(logs[t]);
-    if (is_share(static_cast<Term>(t))) e.value[t] = std::min(e.value[t], 1.0);
-  }
-  return e;
+  return Efficiency::from_logs(logs);
 }
 
 bool EfficiencyTable::knows_engine(std::string_view engine) const {

@@ -14,62 +14,57 @@
 
 namespace stoker::plan {
 
-// X(id, name, prior, unit, what)
-#define STOKER_EFFICIENCY_TERMS(X)                                                                           \
-  X(kMatmul16, "matmul16", 0.75, "of peak", "large 16-bit matrix products")                                  \
-  X(kMatmul8, "matmul8", 0.65, "of peak", "large 8-bit matrix products")                                     \
-  X(kMatmul4, "matmul4", 0.50, "of peak", "large 4-bit matrix products")                                     \
-  X(kMatmul32, "matmul32", 0.80, "of peak", "large 32-bit matrix products")                                  \
-  X(kAttention, "attention", 0.45, "of 16-bit peak", "fused attention, causal half not computed")            \
-  X(kMemory, "memory", 0.75, "of peak", "memory bandwidth of element-wise kernels")                          \
-  X(kPasses, "passes", 1.0, "times ideal", "memory traffic of element-wise work over a fused one")           \
-  X(kUnfusedAttention, "unfused_attention", 8.0, "passes", "reads and writes of the score matrix")           \
-  X(kMisaligned, "misaligned", 20.0, "times", "score products of head widths that are no multiple of 8")     \
-  X(kScan, "scan", 1.5, "times ideal", "memory traffic of state-space layers")                               \
-  X(kQuantise, "quantise", 1.0, "times ideal", "memory traffic of casting to 8 or 4 bits")                   \
-  X(kKernel, "kernel", 6e-6, "s", "fixed cost of one kernel on the accelerator")                             \
-  X(kHostLayer, "host_layer", 3e-4, "s", "host time to launch one layer's forward pass")                     \
-  X(kHostExperts, "host_experts", 2.0, "times", "host time of a layer with experts over a dense one")        \
-  X(kHostSoftmax, "host_softmax", 1.2, "times", "host time where the fused softmax does not take the shape") \
-  X(kHostAdapter, "host_adapter", 1.5, "times", "host time of a layer with adapters beside its matrices")    \
-  X(kHostTensor, "host_tensor", 0.05, "per rank", "host time more per further rank of a tensor group")       \
-  X(kTile, "tile", 96, "elements", "width of a matrix at which a product reaches half its rate")             \
-  X(kInside, "inside", 0.75, "of peak", "collective bandwidth inside the fast domain")                       \
-  X(kBetween, "between", 0.70, "of peak", "collective bandwidth between nodes")                              \
-  X(kLatency, "latency", 1.5e-5, "s", "start of a collective, per doubling of its group")                    \
-  X(kTensorExposed, "tensor_exposed", 0.8, "share", "tensor-parallel communication not hidden")              \
-  X(kContextExposed, "context_exposed", 0.3, "share", "context-parallel communication not hidden")           \
-  X(kExpertExposed, "expert_exposed", 0.8, "share", "expert all-to-all not hidden")                          \
-  X(kExpertBetween, "expert_between", 1.0, "times", "expert all-to-all between nodes, over its wire time")   \
-  X(kDataExposed, "data_exposed", 0.35, "share", "gradient and parameter exchange not hidden")               \
-  X(kPipelineExposed, "pipeline_exposed", 0.7, "share", "stage-to-stage transfers not hidden")               \
-  X(kBubble, "bubble", 1.0, "times ideal", "pipeline fill and drain")                                        \
-  X(kExperts, "experts", 1.15, "times ideal", "grouped products: imbalance, padding, permutation")           \
-  X(kOptimizer, "optimizer", 1.2, "times ideal", "memory traffic of the optimizer")                          \
-  X(kFixed, "fixed", 0.01, "s", "once per step")                                                             \
-  X(kStraggler, "straggler", 0.01, "per doubling", "slowdown per doubling of nodes")                         \
-  X(kCompute, "compute", 1.0, "times", "all work on the accelerator: clocks, power limit, unmodelled")       \
-  X(kAdapter, "adapter", 1.0, "times", "work of a run that trains adapters only")                            \
-  X(kState, "state", 1.0, "times", "memory: parameters, gradients, optimizer state")                         \
-  X(kActivation, "activation", 1.0, "times table", "memory: activations that tensor parallelism splits")     \
-  X(kActivationWhole, "activation_whole", 1.0, "times table", "memory: activations that it does not")        \
-  X(kScores, "scores", 1.0, "times table", "memory: attention scores where not fused")                       \
-  X(kLogits, "logits", 10.0, "B per logit", "memory: logits, their gradient and copies")                     \
-  X(kWorkspace, "workspace", 2.5e9, "B", "memory: context, libraries, allocator slack")                      \
-  X(kUsable, "usable", 0.99, "of capacity", "memory usable before allocation fails")
-
+// What each is, its unit and its prior: kFacts in efficiency.cpp, in this order.
 enum class Term {
-#define X(id, name, prior, unit, what) id,
-  STOKER_EFFICIENCY_TERMS(X)
-#undef X
+  kMatmul16,
+  kMatmul8,
+  kMatmul4,
+  kMatmul32,
+  kAttention,
+  kMemory,
+  kPasses,
+  kUnfusedAttention,
+  kMisaligned,
+  kScan,
+  kQuantise,
+  kKernel,
+  kHostLayer,
+  kHostExperts,
+  kHostSoftmax,
+  kHostAdapter,
+  kHostTensor,
+  kTile,
+  kInside,
+  kBetween,
+  kLatency,
+  kTensorExposed,
+  kContextExposed,
+  kExpertExposed,
+  kExpertBetween,
+  kDataExposed,
+  kPipelineExposed,
+  kBubble,
+  kExperts,
+  kOptimizer,
+  kFixed,
+  kStraggler,
+  kCompute,
+  kAdapter,
+  kState,
+  kActivation,
+  kActivationWhole,
+  kScores,
+  kLogits,
+  kWorkspace,
+  kUsable,
+  kCount
 };
-#define X(id, name, prior, unit, what) +1
-inline constexpr int kTerms = 0 STOKER_EFFICIENCY_TERMS(X);
-#undef X
+inline constexpr int kTerms = static_cast<int>(Term::kCount);
 
 struct Efficiency {
   std::array<double, kTerms> value{};
   double operator[](Term t) const { return value[static_cast<size_t>(t)]; }
+  static Efficiency from_logs(const std::array<double, kTerms>& logs);
 };
 
 // Where a number holds. `key` is "" for global, else "H100", "megatron", "megatron-bridge", "megatron-bridge 26.02",

@@ -100,12 +100,6 @@ struct FitRow {
   double weight = 1;
 };
 
-constexpr Term kShares[] = {Term::kMatmul16,        Term::kMatmul8,       Term::kMatmul4,
-                            Term::kMatmul32,        Term::kAttention,     Term::kMemory,
-                            Term::kInside,          Term::kBetween,       Term::kTensorExposed,
-                            Term::kContextExposed,  Term::kExpertExposed, Term::kDataExposed,
-                            Term::kPipelineExposed, Term::kUsable};
-
 class Fitter {
  public:
   Fitter(const EfficiencyTable& start, std::span<const Freedom> freedoms, const FitOptions& options)
@@ -182,9 +176,7 @@ double hinge(double x) {
 double Fitter::log_error(const FitRow& row) const {
   std::array<double, kTerms> logs = row.fixed;
   for (uint32_t p : row.parameters) logs[static_cast<size_t>(parameters_[p].term)] += parameters_[p].value;
-  Efficiency e;
-  for (size_t t = 0; t < kTerms; ++t) e.value[t] = std::exp(logs[t]);
-  for (Term t : kShares) e.value[static_cast<size_t>(t)] = std::min(1.0, e.value[static_cast<size_t>(t)]);
+  const Efficiency e = Efficiency::from_logs(logs);
   if (row.what == Observation::kTime) {
     const Seconds s = predicted_step(*row.run, e);
     return std::log(predicted_in_metric(*row.run, s) / row.run->measured);

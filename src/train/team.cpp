@@ -102,12 +102,17 @@ std::unique_ptr<comm::Transport> Team::connect() {
 
 void Team::form(const Progress& mine) {
   for (;;) {
+    elastic::Standing standing;
     {
       std::lock_guard lock(comm_mutex_);
+      if (comm_) {
+        const comm::Standing was = comm_->standing();
+        standing = {was.waits_on, was.message, was.waited_s, was.sent};
+      }
       comm_.reset();
     }
     phase("regroup", mine.clock);
-    assignment_ = link_->form(mine.text());
+    assignment_ = link_->form(mine.text(), standing);
     spans_ = comm::even_spans(size(), virtual_ranks_);
     recorder_->place(rank(), generation());
     try {

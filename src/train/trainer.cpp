@@ -715,6 +715,7 @@ RunSummary Trainer::run() {
           : 0;
   summary_.mfu = summary_.tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
                  std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
+  summary_.peak_bytes = peak_resident_bytes();
   log_->write({{"event", "end"},
                {"step", step_},
                {"rank", team_ ? team_->rank() : 0},
@@ -722,7 +723,7 @@ RunSummary Trainer::run() {
                {"seconds", busy_s_},
                {"tokens_per_s", summary_.tokens_per_s},
                {"mfu", summary_.mfu},
-               {"peak_bytes", peak_resident_bytes()},
+               {"peak_bytes", summary_.peak_bytes},
                {"weights_hash", summary_.weights_hash}});
   if (team_) team_->leave(true);
   return summary_;

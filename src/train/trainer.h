@@ -58,6 +58,7 @@ struct TrainerHooks {
 struct RunSummary {
   int64_t steps = 0, first_step = 0;
   double loss = 0, seconds = 0, tokens_per_s = 0, mfu = 0;
+  uint64_t peak_bytes = 0;  // most memory that was resident in this process
   std::optional<Evaluation> evaluation;
   std::string checkpoint, weights_hash;
 };

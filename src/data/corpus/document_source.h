@@ -3,10 +3,9 @@
 // order, hidden files and linked folders left out) or a glob (*, ?, [..] within a name; ** over folders; a folder that
 // matches means all in it).
 // Format        by the name, less .gz .zst .xz: .txt .text .rst .md .markdown are text; .jsonl .ndjson JSON
-// lines. In a folder
-//               other names are left out and counted; a file or glob that names them means them: they are
-//               text
-//               .tar WebDataset (member_stream.h); .mds MosaicML shards
+//               lines; .tar WebDataset (member_stream.h); .mds MosaicML shards.
+//               In a folder other names are left out and counted; a file or glob that names them means
+//               them: they are text
 // Order         inputs as given, within one by name (bytes): part of the dataset's identity
 // Errors        Usage: nothing there, or nothing left; says what was looked for
 #pragma once

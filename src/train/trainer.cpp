@@ -236,6 +236,13 @@ std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
   return out;
 }
 
+void Trainer::open_ledger() {
+  ledger_.reset();
+  ledger_ = std::make_unique<Ledger>(
+      recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
+      team_ ? team_->generation() : 0, [this](uint64_t b) { return sources_of_batch(b); });
+}
+
 void Trainer::begin_or_resume() {
   recipe_.schedule.warmup_steps = recipe_.schedule.decay_steps = 0;
   const auto listed = checkpoints_->list();
@@ -285,6 +292,7 @@ void Trainer::begin_or_resume() {
       fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
   }
   if (team_) return;  // take_place
+  open_ledger();
   const uint64_t first = next_batch_ * micro_batches_;
   if (prefetcher_) prefetcher_->seek(first);
   else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);
@@ -608,8 +616,9 @@ void Trainer::finish_batch(const StepResult& r) {
   if (!sound && prefetcher_) prefetcher_->seek(next_batch_ * micro_batches_);
   if (ledger_) {
     const auto samples = static_cast<uint64_t>(recipe_.global_batch);
-    LedgerLine line{batch, batch * samples, samples, team_->generation(), step_, {}, {}};
-    for (int rank = 0; rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
+    LedgerLine line{batch, batch * samples, samples, 0, step_, {}, {}};
+    if (team_) line.generation = team_->generation();
+    for (int rank = 0; team_ && rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
     line.sources = sources_of_batch(batch);
     ledger_->write(line);
   }

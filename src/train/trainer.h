@@ -123,6 +123,7 @@ class Trainer {
   void wait_for_data();
   void share_counters(int source);
   void take_place();
+  void open_ledger();
   void sum_over_team(std::vector<double>& losses, StepResult& result);
   void vote(const StepResult& result);
   Hash128 hash_of_shards() const;

@@ -127,10 +127,7 @@ void Trainer::take_place() {
   writer_ = std::make_unique<checkpoint::BackgroundWriter>(
       *checkpoints_, checkpoint::WriterOptions{team_->rank(), team_->size()});
   ledger_.reset();
-  if (team_->rank() == 0)
-    ledger_ =
-        std::make_unique<Ledger>(recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(batch),
-                                 team_->generation(), [this](uint64_t b) { return sources_of_batch(b); });
+  if (team_->rank() == 0) open_ledger();
   prefetcher_.reset();
   if (micro_batches_ == 0) return;
   const uint64_t mine = micro_batches_;

@@ -78,7 +78,8 @@ class Experiment {
     const checkpoint::Checkpoint last = store.open_latest(true);
     v.steps = last.step();
     v.disturbed = last.weights_hash().hex();
-    options_.say(fmt::format("one worker, undisturbed, to the same step {}", v.steps));
+    options_.say(fmt::format("undisturbed with {} worker{} to the same step {}", fewest(),
+                             fewest() == 1 ? "" : "s", v.steps));
     const double from = monotonic_s();
     train_alone(undisturbed(), kEndless, v.steps);
     v.undisturbed_s = monotonic_s() - from;
@@ -116,13 +117,21 @@ class Experiment {
     return out;
   }
 
+  // The workers of the undisturbed run: one, but where the layout splits inner sums and so is a class of bits of its own.
+  int64_t fewest() const { return recipe_.layout.tensor * recipe_.layout.context; }
+
   void train_alone(const std::string& run_dir, int64_t steps, int64_t until) {
     fs_.make_dirs(run_dir);
     cluster::Processes processes;
     auto command = train_command(run_dir, steps);
-    command.insert(command.begin(), cluster::own_executable());
     command.insert(command.end(),
-                   {"--until", std::to_string(until), "--set", fmt::format("checkpoint.every={}", kEndless)});
+                   {"--until", std::to_string(until), "--set", fmt::format("checkpoint.every={}", kEndless),
+                    "--set", "layout.pipeline=1"});
+    if (fewest() > 1) {
+      const std::vector<std::string> launch{"launch", "-n", std::to_string(fewest()), "--run", run_dir, "--"};
+      command.insert(command.begin(), launch.begin(), launch.end());
+    }
+    command.insert(command.begin(), cluster::own_executable());
     processes.start({"alone", command, {}, run_dir + "/output.log", ""});
     for (;;) {
       for (const auto& e : processes.reap()) {

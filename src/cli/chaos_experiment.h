@@ -1,5 +1,6 @@
 // cli/chaos_experiment.h
-// One real run that is disturbed on purpose, then the same run undisturbed by a single worker, compared byte for byte.
+// One real run that is disturbed on purpose, then the same run undisturbed by a single worker, compared byte for byte. A layout with
+// tensor or context parallelism is compared with the fewest workers that have it; a pipeline is compared with none.
 //   The disturbed run goes on until all faults have been inflicted, is then asked to stop, and the undisturbed one is trained to
 //   the same step: a recipe of any length will do.
 //   Kinds         kill stop half-open drop delay partition disk-full flip-weights flip-gradients flip-shard flip-checkpoint

@@ -242,7 +242,11 @@ class TcpTransport final : public StreamTransport {
 
 std::unique_ptr<Transport> make_tcp_transport(const TcpGroup& group, Rendezvous& rendezvous,
                                               double deadline_s) {
-  return std::make_unique<TcpTransport>(group, connect_all(group, rendezvous, deadline_s));
+  return transport_over(group, connect_all(group, rendezvous, deadline_s));
+}
+
+std::unique_ptr<Transport> transport_over(const TcpGroup& group, std::vector<Line> lines) {
+  return std::make_unique<TcpTransport>(group, std::move(lines));
 }
 
 }  // namespace stoker::comm

@@ -80,7 +80,8 @@ class Line {
       const grpc::Status status = once(method, request, &reply, wait_s);
       if (status.ok()) return reply;
       if (!net::is_retryable(status) || monotonic_s() >= end || (give_up != nullptr && give_up->load()))
-        throw net::status_error(status, "the coordinator", address());
+        throw net::status_error(status, "the coordinator", address(), net::wants_tls(tls_, address().host),
+                                token_);
       std::this_thread::sleep_for(kRetryPause);
     }
   }

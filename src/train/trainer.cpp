@@ -355,7 +355,7 @@ Trainer::StepResult Trainer::gradients() {
   StepResult result;
   if (team_) {
     team_->phase("compute", step_);
-    const double begin = monotonic_s(), waited_s = mesh_.waited_s();
+    const double begin = monotonic_s();
     if (share_) share_->sign(audit_due());
     own_gradients(losses, result);
     limp(monotonic_s() - begin);
@@ -364,7 +364,7 @@ Trainer::StepResult Trainer::gradients() {
     const Exposed now = exposed();
     result.compute_s = took - (now.gradients - exposed_before_.gradients) -
                        (now.weights - exposed_before_.weights) - (now.pipeline - exposed_before_.pipeline) -
-                       (mesh_.waited_s() - waited_s);
+                       (now.partners - exposed_before_.partners);
     if (share_ && !share_->leaves().empty())  // a worker that waits for another one is not slow itself
       team_->step_done(result.compute_s / static_cast<double>(share_->leaves().size()));
     expect_slowness();
@@ -565,10 +565,12 @@ void Trainer::report(const StepResult& r, double seconds) {
     anatomy["wait for weights"] = now.weights - before.weights;
     anatomy["wait for agreement"] = now.agreement - before.agreement;
     if (mesh_.line) anatomy["wait for stages"] = now.pipeline - before.pipeline;
+    if (mesh_.tensor || mesh_.context) anatomy["wait for partners"] = now.partners - before.partners;
   }
   double known = 0;
   for (const auto& [what, spent_s] : anatomy) known += spent_s;
   anatomy["other"] = std::max(0.0, seconds - known);
+  if (team_) team_->step_took(anatomy);
   if (!speaks()) {
     log_->write({{"event", "anatomy"}, {"step", step_}, {"time_s", seconds}, {"anatomy", anatomy}});
     return;

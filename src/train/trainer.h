@@ -80,7 +80,7 @@ class Trainer {
   // Seconds that this process has waited for others since its generation formed, by what for: sums of gradients, values of
   // weights, the other stages of its pipeline, agreement (votes, losses, norms).
   struct Exposed {
-    double gradients = 0, weights = 0, pipeline = 0, agreement = 0;
+    double gradients = 0, weights = 0, pipeline = 0, partners = 0, agreement = 0;
   };
   void begin_or_resume();
   void restore(const checkpoint::Checkpoint& saved);

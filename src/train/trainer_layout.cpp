@@ -105,6 +105,7 @@ Trainer::Exposed Trainer::exposed() const {
   e.weights = shared_s_ + (share_ ? share_->gather_s() : 0);
   if (mesh_.replicas) e.gradients = mesh_.replicas->busy_s() - e.weights;
   if (mesh_.line) e.pipeline = mesh_.line->busy_s();
+  e.partners = mesh_.waited_s();
   return e;
 }
 

@@ -126,7 +126,9 @@ tar -C hostile -P --transform 's,^,../../../../../../../tmp/stoker-was-here/,' -
 rm -rf hostile
 { for _ in $(seq 1 100000); do printf '<div>'; done; } >bad/deep.html
 recipe bad bad
-(ulimit -v 1500000; build bad) || { cat bad.log; die "hostile inputs ended the build"; }
+limit=1500000
+(ulimit -v $limit; "$stoker" --version) >/dev/null 2>&1 || limit=unlimited  # a sanitizer needs addresses of its own
+(ulimit -v $limit; build bad) || { cat bad.log; die "hostile inputs ended the build"; }
 [ ! -e /tmp/stoker-was-here ] || die "a path in a tar was followed"
 out=bad.out/$(cat bad.out/latest)
 want() { # file text

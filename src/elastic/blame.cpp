@@ -31,14 +31,10 @@ std::vector<Loss> losses_in(const std::map<int, Standing>& standings) {
 }
 
 std::vector<Blame> blame_for(const std::vector<Loss>& losses) {
-  std::map<int, std::pair<int, int>> parts;  // rank -> losses it has a part in, of them as sender
-  for (const Loss& l : losses) {
-    ++parts[l.from].first, ++parts[l.from].second;
-    ++parts[l.to].first;
-  }
-  const auto most = std::max_element(parts.begin(), parts.end(), [](const auto& a, const auto& b) {
-                      return a.second < b.second;
-                    })->second;
+  std::map<int, int> parts;  // rank -> losses it has a part in
+  for (const Loss& l : losses) ++parts[l.from], ++parts[l.to];
+  int most = 0;
+  for (const auto& [rank, part] : parts) most = std::max(most, part);
   std::vector<Blame> out;
   for (const auto& [rank, part] : parts) {
     if (part != most) continue;

@@ -2,8 +2,9 @@
 // Who held the others up, from what each rank says about its own waiting. Whoever waits looks guilty to somebody else, so the
 // first accuser is often wrong: a lost message makes its receiver late, and the receiver others.
 //   Lost       r waits for message k of s, and s has begun to send it: it was lost between them, and whichever of the ranks has
-//              a part in most such losses is to blame; of one single loss the sender. A wait that was cut short, by a peer
-//              that left in despair, proves nothing: it counts from half the longest wait on
+//              a part in most such losses is to blame; of one single loss both ends, since a sender that loses a message and a
+//              receiver that hears nothing look alike. A wait that was cut short, by a peer that left in despair, proves
+//              nothing: it counts from half the longest wait on
 //   Late       nothing was lost: whoever stands at the end of the longest queue of ranks that wait for one another
 // Cost         ranks^2
 #pragma once

@@ -134,7 +134,7 @@ TEST(Membership, TheStuckOneIsPutOutThoughItsHeartBeats) {
 
 // As it happened: rank 3's message 7 to rank 0 vanished. Rank 0 stays in that call; the others go on and miss rank 0. All give up
 // in the same instant, and whoever is first accuses an innocent.
-TEST(Membership, ALostMessageIsBlamedOnItsSenderWhoeverIsAccused) {
+TEST(Membership, ALostMessageIsBlamedOnItsEndsWhoeverIsAccused) {
   World run(4);
   for (const char* n : {"a", "b", "c", "d"}) run.arrive(n);
   run.membership.accuse("b", 1, "c", "no answer");
@@ -148,6 +148,10 @@ TEST(Membership, ALostMessageIsBlamedOnItsSenderWhoeverIsAccused) {
   run.arrive("d", 1, {2, 9, 1.5, {8, 9, 9, 0}});
   EXPECT_NE(run.last_event("blamed").find("host-d"), std::string::npos) << run.last_event("blamed");
   EXPECT_NE(run.last_event("blamed").find("message 7 from rank 3 to rank 0"), std::string::npos);
+  for (const Event& e : run.membership.events_after(0))
+    if (e.kind == "blamed") {
+      EXPECT_TRUE(e.worker == "a" || e.worker == "d") << e.text;
+    }
   EXPECT_EQ(run.membership.gate("c").members.size(), 4u);
 }
 
@@ -168,6 +172,17 @@ TEST(Blame, OfSeveralLossesTheRankThatHasAPartInMost) {
   const auto found = who_held_up(half_open);
   ASSERT_EQ(found.size(), 1u);
   EXPECT_EQ(found[0].rank, 1);
+}
+
+// As it happened: nothing reaches rank 2 any more. It stays in its first wait and has begun no message that others miss.
+TEST(Blame, AReceiverThatHearsNothingIsAmongTheEndsOfTheLoss) {
+  const auto found = who_held_up({{0, {2, 90, 1.5, {0, 90, 184, 90}}},
+                                  {1, {2, 90, 1.5, {90, 0, 185, 90}}},
+                                  {2, {1, 184, 1.5, {90, 90, 0, 90}}},
+                                  {3, {2, 90, 1.5, {90, 90, 184, 0}}}});
+  ASSERT_EQ(found.size(), 2u);
+  EXPECT_EQ(found[0].rank, 1);
+  EXPECT_EQ(found[1].rank, 2);
 }
 
 TEST(Blame, BothEndsWhenNothingTellsThemApart) {

@@ -52,7 +52,7 @@ TEST(Layout, ErrorsNameTheTwoFieldsThatDoNotDivide) {
                         {kv, "model.kv_heads (4)", "layout.tensor (3)"},
                         {ffn, "model.ffn (1024)", "layout.tensor (6)"}}) {
     ModelSpec m = small();
-    if (c.layout == kv) m.heads = 6;
+    if (c.layout == kv) m.heads = 12;
     if (c.layout == ffn) m.heads = 12, m.kv_heads = 6;
     const std::string message = usage_message(c.layout, m);
     EXPECT_NE(message.find(c.first), std::string::npos) << message;

@@ -37,8 +37,9 @@ struct Planner {
   }
 };
 
-// Are [a,b) and [b,c) the two children of one node of the tree over [lo,hi)?
+// Are left and right the two children of one node of the tree over [lo,hi)?
 bool siblings(LeafSpan left, LeafSpan right, int lo, int hi) {
+  if (left.end != right.begin) return false;
   while (hi - lo >= 2) {
     const int mid = split_of(lo, hi);
     if (lo == left.begin && hi == right.end && mid == left.end) return true;
@@ -106,7 +107,7 @@ void add_to(float* out, const float* left, const float* right, size_t n) {
 }
 
 TreeAccumulator::TreeAccumulator(LeafSpan span, int virtual_ranks, size_t elements)
-    : span_(span), virtual_ranks_(virtual_ranks), elements_(elements), next_(span.begin) {
+    : span_(span), virtual_ranks_(virtual_ranks), elements_(elements) {
   if (virtual_ranks < 1 || span.begin < 0 || span.end > virtual_ranks || span.size() < 0)
     fail(ErrorKind::kUsage, "virtual ranks [{},{}) of {}: expected a span inside them", span.begin, span.end,
          virtual_ranks);
@@ -121,31 +122,37 @@ std::vector<float> TreeAccumulator::take_buffer() {
 }
 
 float* TreeAccumulator::open(int leaf) {
-  STOKER_CHECK(!open_ && leaf == next_ && leaf < span_.end, "virtual rank {} opened out of turn (next is {})",
-               leaf, next_);
-  open_ = true;
-  parts_.push_back({{leaf, leaf + 1}, take_buffer()});
-  return parts_.back().data.data();
+  const auto at =
+      std::find_if(parts_.begin(), parts_.end(), [&](const Part& p) { return p.leaves.end > leaf; });
+  STOKER_CHECK(
+      open_ < 0 && leaf >= span_.begin && leaf < span_.end && (at == parts_.end() || at->leaves.begin > leaf),
+      "virtual rank {} of [{},{}) opened twice or beside {}", leaf, span_.begin, span_.end, open_);
+  open_ = leaf;
+  return parts_.insert(at, {{leaf, leaf + 1}, take_buffer()})->data.data();
 }
 
 void TreeAccumulator::close(int leaf) {
-  STOKER_CHECK(open_ && leaf == next_, "virtual rank {} closed out of turn", leaf);
-  open_ = false;
-  ++next_;
-  while (parts_.size() >= 2) {
-    Part& left = parts_[parts_.size() - 2];
-    Part& right = parts_.back();
-    if (!siblings(left.leaves, right.leaves, 0, virtual_ranks_)) break;
-    add_into(left.data.data(), right.data.data(), elements_);
-    left.leaves.end = right.leaves.end;
-    spare_.push_back(std::move(right.data));
-    parts_.pop_back();
+  STOKER_CHECK(open_ == leaf, "virtual rank {} closed, but {} is open", leaf, open_);
+  open_ = -1;
+  ++closed_;
+  auto at = std::find_if(parts_.begin(), parts_.end(), [&](const Part& p) { return p.leaves.begin == leaf; });
+  const auto are_siblings = [&](auto left, auto right) {
+    return siblings(left->leaves, right->leaves, 0, virtual_ranks_);
+  };
+  for (;;) {
+    if (at != parts_.begin() && are_siblings(at - 1, at)) --at;
+    else if (at + 1 == parts_.end() || !are_siblings(at, at + 1)) return;
+    const auto right = at + 1;
+    add_into(at->data.data(), right->data.data(), elements_);
+    at->leaves.end = right->leaves.end;
+    spare_.push_back(std::move(right->data));
+    parts_.erase(right);
   }
 }
 
 std::vector<float*> TreeAccumulator::partials() {
-  STOKER_CHECK(!open_ && next_ == span_.end, "partials asked for at virtual rank {} of [{},{})", next_,
-               span_.begin, span_.end);
+  STOKER_CHECK(open_ < 0 && closed_ == span_.size(), "partials asked for after {} virtual ranks of [{},{})",
+               closed_, span_.begin, span_.end);
   std::vector<float*> out;
   for (Part& part : parts_) out.push_back(part.data.data());
   return out;
@@ -154,8 +161,8 @@ std::vector<float*> TreeAccumulator::partials() {
 void TreeAccumulator::reset() {
   for (Part& part : parts_) spare_.push_back(std::move(part.data));
   parts_.clear();
-  next_ = span_.begin;
-  open_ = false;
+  closed_ = 0;
+  open_ = -1;
 }
 
 }  // namespace stoker::comm

@@ -51,9 +51,10 @@ void add_into(float* dst, const float* src, size_t n);
 // out[i] = left[i] + right[i]; out may be either of them.
 void add_to(float* out, const float* left, const float* right, size_t n);
 
-// Folds the buffers of one worker's virtual ranks as they are finished, in O(log V) buffers.
+// Folds the buffers of one worker's virtual ranks as they are finished; in order in O(log V) buffers.
 //   float* b = acc.open(v); ... accumulate the micro-batches of v into b, in order ...; acc.close(v);
-// v must run through the span in order. partials() then matches complete_subtrees(span, V).
+// Every v of the span once, one at a time, in any order: a node is added when both its children are there, always left += right.
+// partials() then matches complete_subtrees(span, V).
 class TreeAccumulator {
  public:
   TreeAccumulator(LeafSpan span, int virtual_ranks, size_t elements);
@@ -61,6 +62,7 @@ class TreeAccumulator {
   void close(int leaf);
   std::vector<float*> partials();
   size_t elements() const { return elements_; }
+  size_t parts() const { return parts_.size(); }  // buffers in use
   LeafSpan span() const { return span_; }
   int virtual_ranks() const { return virtual_ranks_; }
   void reset();  // begin the next step; keeps the memory
@@ -74,9 +76,8 @@ class TreeAccumulator {
   LeafSpan span_;
   int virtual_ranks_;
   size_t elements_;
-  int next_;
-  bool open_ = false;
-  std::vector<Part> parts_;
+  int closed_ = 0, open_ = -1;
+  std::vector<Part> parts_;  // from left to right
   std::vector<std::vector<float>> spare_;
 };
 

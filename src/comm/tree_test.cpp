@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 
 #include "base/error.h"
@@ -80,12 +81,31 @@ TEST(Tree, AccumulatorMatchesTheSubtrees) {
       }
 }
 
-TEST(Tree, AccumulatorRefusesTheWrongOrder) {
+// Whatever order virtual ranks come in: the same additions.
+TEST(Tree, AccumulatorTakesLeavesInAnyOrder) {
+  for (int v : {2, 3, 6, 8, 12})
+    for (int stride : {1, 5, 7, 11}) {
+      std::vector<float> leaves;
+      for (int i = 0; i < v; ++i) leaves.push_back(1.0f / static_cast<float>(3 + i));
+      if (std::gcd(v, stride) != 1) continue;
+      TreeAccumulator acc({0, v}, v, 1);
+      for (int i = 0; i < v; ++i) {
+        const int leaf = (v - 1 + i * stride) % v;
+        *acc.open(leaf) = leaves[static_cast<size_t>(leaf)];
+        acc.close(leaf);
+      }
+      EXPECT_EQ(*acc.partials().at(0), tree_value(leaves, 0, v)) << v << " by " << stride;
+    }
+}
+
+TEST(Tree, AccumulatorRefusesALeafTwiceAndPartialsTooEarly) {
   TreeAccumulator acc({2, 4}, 8, 1);
-  EXPECT_THROW(acc.open(3), Error);
+  EXPECT_THROW(acc.open(4), Error);
   acc.open(2);
   EXPECT_THROW(acc.open(3), Error);
+  EXPECT_THROW(acc.close(3), Error);
   acc.close(2);
+  EXPECT_THROW(acc.open(2), Error);
   EXPECT_THROW(acc.partials(), Error);
 }
 

@@ -58,12 +58,16 @@ Walk walk(const ModelSpec& spec, const std::vector<ChunkSpec>& chunks, StoreRing
     }
     const size_t linear = end;
     if (ring) {
-      for (Placed& p : w.rows)
-        if (const int64_t l = w.table[p.row].layer; l >= 0) {
-          size_t first = p.row;
-          while (first > 0 && w.table[first - 1].layer == l) --first;
-          p.*where = linear + static_cast<size_t>(l % 2) * layer_size + (w.offsets[p.row] - w.offsets[first]);
-        }
+      size_t first = 0, turn = 0;  // of the layer: its first row, and its half of the ring
+      int64_t layer = -1;
+      for (Placed& p : w.rows) {
+        const int64_t l = w.table[p.row].layer;
+        if (l < 0) continue;
+        if (layer >= 0 && l != layer) turn = 1 - turn;
+        if (l != layer) first = p.row;
+        layer = l;
+        p.*where = linear + turn * layer_size + (w.offsets[p.row] - w.offsets[first]);
+      }
       end += 2 * layer_size;
     }
     if (read_only)

@@ -4,8 +4,9 @@
 // Layout       the table's order without gaps, so that adjacent rows form the fused matrices that Weight names. A store may hold only
 //              the rows of some chunks of the model (spec/parameter_sections.h), chunk after chunk; Parameter::flat says where a row
 //              is in the array of the whole model. Rows that a chunk only reads have values and copies, outside the flat arrays
-// Rings        memory that all layers share by turns, two layers at a time (layer % 2): gradients that leave as soon as a layer has
-//              made them, values that come when a layer needs them. values(), grads(), computes() are then of the other rows
+// Rings        memory that all layers share by turns, two layers at a time (the store's layers, chunk after chunk, alternate): gradients
+//              that leave as soon as a layer has made them, values that come when a layer needs them. values(), grads(), computes()
+//              are then of the other rows
 // Initial      init(): normal(0, std) by counter, keyed by (seed, name): the same for any layout. Residual outputs
 //              std / sqrt(2 L), gains 1, biases 0 (Radford et al. 2019)
 // Invariant    after any change of values call refresh() (optimizers write the copy themselves)

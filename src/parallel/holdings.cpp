@@ -1,6 +1,7 @@
 #include "parallel/holdings.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/error.h"
 #include "spec/tensor_share.h"
@@ -41,7 +42,7 @@ size_t count_blocks(const ModelSpec& model, int64_t tensor) {
 }
 
 Holdings::Holdings(const ModelSpec& whole, const LayoutSpec& layout, int64_t stage, int64_t tensor_rank)
-    : zero_stage_(layout.zero_stage), by_section_(layout.zero_stage >= 2 || sums_by_layer(layout)) {
+    : zero_stage_(layout.zero_stage) {
   const TensorPlace place{layout.tensor, tensor_rank};
   const ModelSpec model = tensor_share(whole, place);
   const std::vector<ParameterRow> table = parameter_table(model), whole_table = parameter_table(whole);
@@ -56,16 +57,13 @@ Holdings::Holdings(const ModelSpec& whole, const LayoutSpec& layout, int64_t sta
   size_t local = 0;
   for (size_t c = 0; c < chunks.size(); ++c) {
     size_t number = before;
-    bool open = false;  // does the last fold go on?
     for (const ParameterSection& s : sections) {
       const size_t first_number = number;
       number += blocks_in(s);
       if (!trains(model, chunks[c], table[s.first_row])) continue;
       const bool lookups =
           table[s.first_row].role == ParameterRole::kEmbedding && model.tied_embeddings && !chunks[c].embeds;
-      if (!open || lookups || by_section_ || folds_.back().awaits_lookups)
-        folds_.push_back({local, local, static_cast<int>(c), by_section_ ? s.layer : -1, lookups, {}});
-      open = true;
+      folds_.push_back({local, local, static_cast<int>(c), s.layer, lookups, {}});
       for (size_t at = 0; at < s.size(); at += kShardUnit)
         folds_.back().blocks.push_back({flat + s.begin + at, local + at, std::min(kShardUnit, s.size() - at),
                                         first_number + at / kShardUnit});
@@ -80,6 +78,12 @@ Holdings::Holdings(const ModelSpec& whole, const LayoutSpec& layout, int64_t sta
       folds_.back().end = local;
     }
   }
+  for (size_t f = 0; f < folds_.size(); ++f) order_.push_back(f);
+  const auto when = [this](size_t f) {
+    const HeldFold& fold = folds_[f];
+    return std::tuple(fold.awaits_lookups, -fold.chunk, fold.layer < 0, -fold.layer);
+  };
+  std::stable_sort(order_.begin(), order_.end(), [&](size_t a, size_t b) { return when(a) < when(b); });
 }
 
 std::vector<Range> Holdings::counted(const HeldBlock& block) const {
@@ -101,7 +105,7 @@ std::vector<size_t> Holdings::cut_numbers(const HeldFold& fold, int64_t workers)
   STOKER_CHECK(workers >= 1);
   const auto n = static_cast<size_t>(workers), blocks = fold.blocks.size();
   const auto index = static_cast<size_t>(&fold - folds_.data());
-  const size_t turn = by_section_ ? index % n : 0;
+  const size_t turn = index % n;
   const size_t first = blocks < n ? turn % (n - blocks + 1) : turn;
   std::vector<size_t> cuts{0};
   for (size_t w = 0; w < n; ++w)

@@ -1,8 +1,7 @@
 // parallel/holdings.h
 // Which parameters each worker of a layout holds, and how their gradients are cut between the workers of its data axis.
 //   Chunk      a pipeline worker trains the rows of its chunks (spec/parameter_sections.h), laid out as its ParameterStore lays them
-//   Fold       a stretch of that array whose gradient is summed in one go: a section,
-//              so that layers leave as the backward makes them; in a pipeline below stage 2 a chunk. A tied embedding whose lookups come from another worker is a fold of its own
+//   Fold       a stretch of that array whose gradient is summed in one go: a section, so that layers leave as the backward makes them
 //   Block      at most kShardUnit elements inside one section: what sums over parameters are made of, for every layout, and what
 //              shards are dealt in
 //   Shard      worker r of the data axis owns a share of each fold's blocks and, from stage 1 on, mirrors the shard of worker r-1
@@ -27,10 +26,10 @@ struct HeldBlock {
 };
 
 struct HeldFold {
-  size_t begin = 0, end = 0;  // local
-  int chunk = 0;              // of the worker
-  int64_t layer = -1;         // of its section; -1: outside the layers, or a whole chunk
-  bool awaits_lookups = false;
+  size_t begin = 0, end = 0;    // local
+  int chunk = 0;                // of the worker
+  int64_t layer = -1;           // of its section; -1: outside the layers
+  bool awaits_lookups = false;  // a tied embedding whose lookups come from another worker
   std::vector<HeldBlock> blocks;
   size_t size() const { return end - begin; }
 };
@@ -39,16 +38,13 @@ std::vector<ChunkSpec> chunks_of(const LayoutSpec& layout, const ModelSpec& mode
 // Sums of squares in the whole model, all shares of it.
 size_t count_blocks(const ModelSpec& model, int64_t tensor = 1);
 
-// Are gradients folded and summed layer by layer, while the backward runs? What tensor workers hold in part is whole only when a
-// virtual rank ends.
-inline bool sums_by_layer(const LayoutSpec& layout) {
-  return layout.pipeline == 1 && layout.tensor == 1 && layout.context == 1;
-}
-
 class Holdings {
  public:
   Holdings(const ModelSpec& model, const LayoutSpec& layout, int64_t stage, int64_t tensor_rank = 0);
   const std::vector<HeldFold>& folds() const { return folds_; }
+  // In the order in which a virtual rank's backward completes them: the last chunk first, in a chunk the layers from the last to the
+  // first, then the rest; last of all what awaits lookups.
+  const std::vector<size_t>& order() const { return order_; }
   // workers + 1 rising offsets within the fold.
   std::vector<size_t> cuts(const HeldFold& fold, int64_t workers) const;
   std::vector<HeldBlock> owned_blocks(const HeldFold& fold, int64_t workers, int64_t worker) const;
@@ -61,8 +57,8 @@ class Holdings {
  private:
   std::vector<size_t> cut_numbers(const HeldFold& fold, int64_t workers) const;
   int64_t zero_stage_;
-  bool by_section_;
   std::vector<HeldFold> folds_;
+  std::vector<size_t> order_;
   std::vector<Range> copies_;  // local, rising: rows that the first tensor worker counts
 };
 

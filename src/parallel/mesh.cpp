@@ -14,11 +14,7 @@ void Mesh::set_timeout(double timeout_s) {
     if (group) group->set_timeout(timeout_s);
 }
 
-comm::LeafSpan Mesh::leaves(int virtual_ranks) const {
-  return comm::leaves_of(static_cast<int>(at.data), static_cast<int>(layout.data), virtual_ranks);
-}
-
-std::vector<comm::LeafSpan> Mesh::leaf_spans(int virtual_ranks) const {
+std::vector<comm::LeafSpan> leaf_spans(const LayoutSpec& layout, int virtual_ranks) {
   std::vector<comm::LeafSpan> out;
   for (int c = 0; c < static_cast<int>(layout.context); ++c)
     for (const comm::LeafSpan& s : comm::even_spans(static_cast<int>(layout.data), virtual_ranks))
@@ -26,11 +22,11 @@ std::vector<comm::LeafSpan> Mesh::leaf_spans(int virtual_ranks) const {
   return out;
 }
 
-double Mesh::waited_s() const {
-  double sum = 0;
-  for (const comm::Communicator* group : {tensor.get(), context.get()})
-    if (group) sum += group->busy_s();
-  return sum;
+int64_t Mesh::mirror_of(int64_t rank) const {
+  MeshCoordinates next = mesh_coordinates(layout, rank);
+  next.data = (next.data + 1) % layout.data;
+  if (next.data == 0) next.context = (next.context + 1) % layout.context;
+  return mesh_rank(layout, next);
 }
 
 Mesh make_mesh(const LayoutSpec& layout, comm::Communicator& world) {

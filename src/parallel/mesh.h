@@ -14,6 +14,10 @@ namespace stoker::parallel {
 // `layout` with its data axis as long as `workers` allow; data 0 when they do not fill one replica. ZeRO needs two replicas.
 LayoutSpec fitted(LayoutSpec layout, int64_t workers);
 
+// Leaves of the tree by replica (parallel/holdings.h): with several workers to a row each of them has a set of leaves for all virtual
+// ranks, one set after the other.
+std::vector<comm::LeafSpan> leaf_spans(const LayoutSpec& layout, int virtual_ranks);
+
 struct Mesh {
   LayoutSpec layout;  // fitted
   MeshCoordinates at;
@@ -23,12 +27,8 @@ struct Mesh {
   std::unique_ptr<comm::Communicator> replicas, line, tensor, context;
   int shards() const { return static_cast<int>(parallel::replicas(layout)); }
   int shard() const { return static_cast<int>(replica_of(layout, at)); }
-  // Virtual ranks of this worker, and leaves of the tree of all by shard: with several workers to a row each of them has a set of
-  // leaves for all virtual ranks, one set after the other.
-  comm::LeafSpan leaves(int virtual_ranks) const;
-  std::vector<comm::LeafSpan> leaf_spans(int virtual_ranks) const;
+  int64_t mirror_of(int64_t rank) const;  // the rank that mirrors this one's shard (parallel/holdings.h)
   void set_timeout(double timeout_s);
-  double waited_s() const;  // for the workers that share layers and rows with this one, so far
 };
 
 // Usage: fewer workers than one replica needs, with the fields that ask for them.

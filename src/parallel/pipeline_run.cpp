@@ -16,20 +16,48 @@ size_t find_action(const PipelinePlan& plan, Work work, int64_t chunk, int64_t m
   return static_cast<size_t>(at - plan.actions.begin());
 }
 
+std::vector<PipelinePlan> plans_of(const LayoutSpec& layout, int64_t leaves, int64_t per_leaf) {
+  std::vector<PipelinePlan> plans;
+  for (int64_t s = 0; s < layout.pipeline; ++s)
+    plans.push_back(pipeline_plan(layout, s, leaves * per_leaf, per_leaf));
+  return plans;
+}
+
+// The first worker's actions after which it sends the lookups of each virtual rank.
+std::vector<size_t> lookups_made(const PipelinePlan& first, int64_t leaves, int64_t per_leaf) {
+  std::vector<size_t> made;
+  for (int64_t leaf = 0; leaf < leaves; ++leaf)
+    made.push_back(find_action(first, Work::kBackward, 0, (leaf + 1) * per_leaf - 1));
+  return made;
+}
+
+// Per action of the last worker.
+std::vector<size_t> lookups_due(const LayoutSpec& layout, const std::vector<PipelinePlan>& plans,
+                                const std::vector<size_t>& made) {
+  std::vector<size_t> due;
+  for (const size_t known : known_of_first(layout, plans, layout.pipeline - 1))
+    due.push_back(static_cast<size_t>(std::lower_bound(made.begin(), made.end(), known) - made.begin()));
+  return due;
+}
+
 }  // namespace
 
-PipelineRun::PipelineRun(const LayoutSpec& layout, int64_t stage, int64_t micro_batches, int64_t per_leaf,
-                         bool lookups, comm::Communicator* line)
+PipelineRun::PipelineRun(const LayoutSpec& layout, int64_t stage, int64_t leaves, int64_t present,
+                         int64_t per_leaf, bool lookups, comm::Communicator* line)
     : layout_(layout),
       stage_(stage),
-      micro_batches_(micro_batches),
+      leaves_(leaves),
+      present_(present),
       per_leaf_(per_leaf),
       lookups_(lookups && layout.pipeline > 1),
-      line_(line) {
+      line_(line),
+      plans_(plans_of(layout, leaves, per_leaf)) {
   const auto p = static_cast<size_t>(layout.pipeline);
   STOKER_CHECK(layout.pipeline == 1 || (line && line->size() == layout.pipeline && line->rank() == stage));
-  for (int64_t s = 0; s < layout.pipeline; ++s)
-    plans_.push_back(pipeline_plan(layout, s, micro_batches, per_leaf));
+  if (lookups_) {
+    lookups_made_ = lookups_made(plans_[0], leaves, per_leaf);
+    lookups_due_ = lookups_due(layout, plans_, lookups_made_);
+  }
   incoming_.resize(p), outgoing_.resize(p), use_of_.resize(p), outbox_.resize(p), inbox_.resize(p);
   started_.assign(p, 0);
   for (int64_t s = 0; s < layout.pipeline; ++s) {
@@ -41,6 +69,29 @@ PipelineRun::PipelineRun(const LayoutSpec& layout, int64_t stage, int64_t micro_
   }
 }
 
+size_t PipelineRun::awaited_lookups(const LayoutSpec& layout, int64_t leaves, int64_t per_leaf) {
+  if (layout.pipeline == 1) return 0;
+  const auto plans = plans_of(layout, leaves, per_leaf);
+  const auto due = lookups_due(layout, plans, lookups_made(plans[0], leaves, per_leaf));
+  const bool split = layout.schedule == PipelineSchedule::kZeroBubble;
+  size_t ended = 0, taken = 0, most = 0;
+  for (size_t i = 0; i < due.size(); ++i) {
+    const PipelineAction& a = plans.back().actions[i];
+    ended += a.work == (split ? Work::kWeights : Work::kBackward) && a.chunk == layout.virtual_stages - 1 &&
+             (a.micro_batch + 1) % per_leaf == 0;
+    most = std::max(most, ended - taken);
+    taken = due[i];
+  }
+  return most;
+}
+
+const PipelineAction* PipelineRun::upcoming() const {
+  const auto& actions = plan().actions;
+  for (size_t i = at_; i < actions.size() && ++i < actions.size();)
+    if (actions[i].work != Work::kWeights) return &actions[i];
+  return nullptr;
+}
+
 // What `from` sends to `to`, in order.
 std::vector<PipelineRun::Message> PipelineRun::messages(int64_t from, int64_t to) const {
   const int64_t p = layout_.pipeline, chunks = p * layout_.virtual_stages;
@@ -48,6 +99,7 @@ std::vector<PipelineRun::Message> PipelineRun::messages(int64_t from, int64_t to
   std::vector<Message> out;
   for (size_t i = 0; i < sender.actions.size(); ++i) {
     const PipelineAction& a = sender.actions[i];
+    if (absent(a)) continue;
     const int64_t g = a.chunk * p + from;
     if (a.work == Work::kForward && g + 1 < chunks && worker_of(g + 1) == to)
       out.push_back({{What::kActivation, g + 1, a.micro_batch},
@@ -115,29 +167,41 @@ void PipelineRun::receive(int64_t from, const Key& key, std::span<std::byte> int
   const size_t made = found->message.made;
   box.erase(found);
   settle(from, made + 1);
-  if (from == 0) take_lookups(worker, made);
 }
 
-// The lookups that the first worker sent up to its action `made`, which it is known to have done.
-void PipelineRun::take_lookups(PipelineWorker& worker, size_t made) {
+// The lookups that the first worker is known to have made before this worker's action `before`, in the order of virtual ranks.
+void PipelineRun::take_lookups(PipelineWorker& worker, size_t before) {
   if (!lookups_ || stage_ != layout_.pipeline - 1) return;
-  auto& box = inbox_[0];
-  for (size_t i = 0; i < box.size();) {
-    if (box[i].message.key.what != What::kLookups || box[i].message.made > made) {
-      ++i;
+  const auto due = before < lookups_due_.size() ? static_cast<int64_t>(lookups_due_[before]) : leaves_;
+  for (; lookups_taken_ < due; ++lookups_taken_) {
+    if (lookups_taken_ >= present_) {
+      worker.take_lookups(lookups_taken_, {});
       continue;
     }
-    line_->await(box[i].ticket);
-    worker.take_lookups(box[i].message.key.index, box[i].data);
-    box.erase(box.begin() + static_cast<int64_t>(i));
+    const Key key{What::kLookups, 0, lookups_taken_};
+    start_receiving(0, worker, &key);
+    auto& box = inbox_[0];
+    const auto found =
+        std::find_if(box.begin(), box.end(), [&](const Arriving& a) { return a.message.key == key; });
+    STOKER_CHECK(found != box.end());
+    line_->await(found->ticket);
+    worker.take_lookups(lookups_taken_, found->data);
+    box.erase(found);
   }
 }
 
 void PipelineRun::run(PipelineWorker& worker) {
   const int64_t p = layout_.pipeline, chunks = p * layout_.virtual_stages;
   std::fill(started_.begin(), started_.end(), 0);
-  for (const PipelineAction& a : plan().actions) {
+  lookups_taken_ = 0;
+  for (at_ = 0; at_ < plan().actions.size(); ++at_) {
+    const PipelineAction& a = plan().actions[at_];
     const int64_t g = a.chunk * p + stage_;
+    if (absent(a)) {
+      worker.absent(a);
+      take_lookups(worker, at_);
+      continue;
+    }
     switch (a.work) {
       case Work::kForward: {
         const auto input = worker.input(a.chunk, a.micro_batch);
@@ -161,11 +225,9 @@ void PipelineRun::run(PipelineWorker& worker) {
         worker.weights(a.chunk, a.micro_batch);
         break;
     }
+    take_lookups(worker, at_);
   }
-  if (lookups_ && stage_ == p - 1 && !incoming_[0].empty()) {
-    start_receiving(0, worker, &incoming_[0].back().key);
-    take_lookups(worker, plans_[0].actions.size());
-  }
+  take_lookups(worker, at_);
   for (auto& box : outbox_) {
     for (Sent& s : box) line_->await(s.ticket);
     box.clear();

@@ -1,6 +1,7 @@
 #include "parallel/pipeline_schedule.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
 
@@ -88,38 +89,38 @@ PipelinePlan pipeline_plan(const LayoutSpec& l, int64_t stage, int64_t micro_bat
   return plan;
 }
 
-PipelineTimes simulate(const LayoutSpec& l, const std::vector<PipelinePlan>& plans, double forward_s,
-                       double backward_s, double weights_s) {
+namespace {
+
+// Every worker's actions in an order in which each comes after those it waits for: visit(worker, action, the worker and the action
+// that made its input, if any). Internal when the plans wait for one another.
+struct Cause {
+  size_t worker, action;
+};
+template <typename Visit>
+void in_order(const LayoutSpec& l, const std::vector<PipelinePlan>& plans, const Visit& visit) {
   const auto p = static_cast<size_t>(l.pipeline);
   const size_t chunks = p * static_cast<size_t>(l.virtual_stages);
   size_t micro_batches = 0;
   for (const PipelineAction& a : plans.at(0).actions)
     micro_batches = std::max(micro_batches, static_cast<size_t>(a.micro_batch) + 1);
-  constexpr double kNever = -1;
-  std::vector<std::vector<double>> forward(chunks, std::vector<double>(micro_batches, kNever)),
-      backward = forward;
+  constexpr size_t kNever = ~size_t{0};
+  std::vector<std::vector<size_t>> forward(chunks, std::vector<size_t>(micro_batches, kNever)),
+      backward = forward;  // by which of its worker's actions
   std::vector<size_t> next(p, 0);
-  std::vector<double> clock(p, 0);
-  double busy = 0;
   for (bool moved = true; moved;) {
     moved = false;
     for (size_t s = 0; s < p; ++s)
       while (next[s] < plans[s].actions.size()) {
         const PipelineAction& a = plans[s].actions[next[s]];
         const size_t g = static_cast<size_t>(a.chunk) * p + s, m = static_cast<size_t>(a.micro_batch);
-        double ready = 0, takes = weights_s;
-        if (a.work == Work::kForward) {
-          ready = g == 0 ? 0 : forward[g - 1][m];
-          takes = forward_s;
-        } else if (a.work == Work::kBackward) {
-          ready = g + 1 == chunks ? forward[g][m] : backward[g + 1][m];
-          takes = backward_s;
-        }
-        if (ready == kNever) break;
-        clock[s] = std::max(clock[s], ready) + takes;
-        busy += takes;
-        if (a.work == Work::kForward) forward[g][m] = clock[s];
-        if (a.work == Work::kBackward) backward[g][m] = clock[s];
+        std::optional<Cause> cause;
+        if (a.work == Work::kForward && g > 0) cause = Cause{(g - 1) % p, forward[g - 1][m]};
+        if (a.work == Work::kBackward && g + 1 < chunks) cause = Cause{(g + 1) % p, backward[g + 1][m]};
+        if (a.work == Work::kBackward && g + 1 == chunks) cause = Cause{s, forward[g][m]};
+        if (cause && cause->action == kNever) break;
+        visit(s, next[s], cause);
+        if (a.work == Work::kForward) forward[g][m] = next[s];
+        if (a.work == Work::kBackward) backward[g][m] = next[s];
         ++next[s];
         moved = true;
       }
@@ -127,9 +128,37 @@ PipelineTimes simulate(const LayoutSpec& l, const std::vector<PipelinePlan>& pla
   for (size_t s = 0; s < p; ++s)
     STOKER_CHECK(next[s] == plans[s].actions.size(), "pipeline worker {} waits for ever at action {} of {}",
                  s, next[s], plans[s].actions.size());
+}
+
+}  // namespace
+
+std::vector<size_t> known_of_first(const LayoutSpec& l, const std::vector<PipelinePlan>& plans,
+                                   int64_t stage) {
+  std::vector<std::vector<size_t>> known(plans.size());
+  in_order(l, plans, [&](size_t s, size_t action, const std::optional<Cause>& cause) {
+    size_t n = s == 0 ? action : known[s].empty() ? 0 : known[s].back();
+    if (cause) n = std::max(n, cause->worker == 0 ? cause->action + 1 : known[cause->worker][cause->action]);
+    known[s].push_back(n);
+  });
+  return known.at(static_cast<size_t>(stage));
+}
+
+PipelineTimes simulate(const LayoutSpec& l, const std::vector<PipelinePlan>& plans, double forward_s,
+                       double backward_s, double weights_s) {
+  std::vector<std::vector<double>> done(plans.size());  // when, by action
+  double busy = 0;
+  in_order(l, plans, [&](size_t s, size_t action, const std::optional<Cause>& cause) {
+    const Work work = plans[s].actions[action].work;
+    const double takes = work == Work::kForward    ? forward_s
+                         : work == Work::kBackward ? backward_s
+                                                   : weights_s;
+    const double free = done[s].empty() ? 0 : done[s].back();
+    done[s].push_back(std::max(free, cause ? done[cause->worker][cause->action] : 0) + takes);
+    busy += takes;
+  });
   PipelineTimes t;
-  t.seconds = *std::max_element(clock.begin(), clock.end());
-  t.idle = 1 - busy / (t.seconds * static_cast<double>(p));
+  for (const auto& d : done) t.seconds = std::max(t.seconds, d.empty() ? 0 : d.back());
+  t.idle = 1 - busy / (t.seconds * static_cast<double>(plans.size()));
   return t;
 }
 

@@ -34,6 +34,11 @@ struct PipelinePlan {
 
 PipelinePlan pipeline_plan(const LayoutSpec& layout, int64_t stage, int64_t micro_batches, int64_t per_leaf);
 
+// Per action of worker `stage`: how many actions of the first worker are known to be done when this worker begins it, from the
+// messages that it has received by then and that those had waited for.
+std::vector<size_t> known_of_first(const LayoutSpec& layout, const std::vector<PipelinePlan>& plans,
+                                   int64_t stage);
+
 // Seconds until the last worker is done and the share of worker-time that is idle, when each kind of work takes what is said and
 // messages take no time. Fails (Internal) when the plans wait for one another.
 struct PipelineTimes {

@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
+#include "parallel/gradient_shards.h"
+#include "parallel/pipeline_run.h"
 #include "parallel/pipeline_schedule.h"
 
 namespace stoker::parallel {
@@ -72,12 +75,62 @@ TEST(PipelineSchedule, BubblesAreThoseOfThePapers) {
     }
 }
 
+// What a worker knows of the first one never goes back, is never ahead of it, and is all it can know: when the last worker has the
+// activation of a micro-batch, the first has done at least that forward.
+TEST(PipelineSchedule, TheLastWorkerKnowsWhatTheFirstHasDone) {
+  for (const PipelineSchedule schedule :
+       {PipelineSchedule::kOneForwardOneBackward, PipelineSchedule::kInterleaved,
+        PipelineSchedule::kZeroBubble, PipelineSchedule::kAllForwardAllBackward})
+    for (int64_t p : {2, 3, 4}) {
+      const LayoutSpec l = layout(p, schedule, schedule == PipelineSchedule::kInterleaved ? 2 : 1);
+      const auto all = plans(l, 12, 1);
+      const auto known = known_of_first(l, all, p - 1);
+      ASSERT_EQ(known.size(), all.back().actions.size());
+      EXPECT_TRUE(std::is_sorted(known.begin(), known.end()));
+      EXPECT_LE(known.back(), all[0].actions.size());
+      for (size_t i = 0; i < known.size(); ++i) {
+        const PipelineAction& a = all.back().actions[i];
+        const auto made = std::find(all[0].actions.begin(), all[0].actions.end(),
+                                    PipelineAction{PipelineWork::kForward, a.chunk, a.micro_batch});
+        if (a.work == PipelineWork::kForward) {
+          EXPECT_GT(known[i], static_cast<size_t>(made - all[0].actions.begin()));
+        }
+      }
+    }
+}
+
+// A tied embedding's gradient waits at the last worker for the lookups of the first: of a few virtual ranks, not of all.
+TEST(PipelineRun, FewVirtualRanksAwaitTheirLookups) {
+  for (int64_t p : {2, 3, 4})
+    for (int64_t leaves : {8, 32}) {
+      EXPECT_LE(PipelineRun::awaited_lookups(layout(p, PipelineSchedule::kOneForwardOneBackward), leaves, 1),
+                static_cast<size_t>(p + 1));
+      EXPECT_EQ(PipelineRun::awaited_lookups(layout(1, PipelineSchedule::kOneForwardOneBackward), leaves, 1),
+                0u);
+    }
+}
+
 TEST(PipelineSchedule, MemoryInFlight) {
   const LayoutSpec one = layout(4, PipelineSchedule::kOneForwardOneBackward);
   for (int64_t s = 0; s < 4; ++s) EXPECT_EQ(pipeline_plan(one, s, 16, 1).slots[0], 4 - s);
   EXPECT_EQ(pipeline_plan(layout(4, PipelineSchedule::kAllForwardAllBackward), 3, 16, 1).slots[0], 16);
   for (int64_t s = 0; s < 4; ++s)
     EXPECT_LE(pipeline_plan(layout(4, PipelineSchedule::kZeroBubble), s, 16, 100).slots[0], 7 - s);
+}
+
+// Every virtual rank of every part of a row once, and few buffers open however they are dealt.
+TEST(Dealing, CoversTheTreeOnce) {
+  for (int64_t data : {1, 2, 3, 7})
+    for (int64_t context : {1, 2, 3})
+      for (int64_t v : {1, 3, 8}) {
+        const Dealing d{data, context, v};
+        std::vector<int> times(static_cast<size_t>(d.leaves()), 0);
+        for (int64_t round = 0; round < d.rounds(); ++round)
+          for (int64_t w = 0; w < data * context; ++w)
+            if (const int64_t leaf = d.leaf(w, round); leaf >= 0) ++times.at(static_cast<size_t>(leaf));
+        EXPECT_TRUE(std::all_of(times.begin(), times.end(), [](int n) { return n == 1; }));
+        EXPECT_LE(d.open_buffers(), static_cast<size_t>(5 * context));
+      }
 }
 
 }  // namespace

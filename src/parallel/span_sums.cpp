@@ -13,16 +13,17 @@ std::span<const std::byte> bytes(const float* data, size_t count) {
 
 }  // namespace
 
-SpanSums::SpanSums(const Holdings& holdings, int virtual_ranks, comm::Communicator& data, bool everywhere,
-                   float* sums)
-    : holdings_(holdings), virtual_ranks_(virtual_ranks), data_(data), everywhere_(everywhere), sums_(sums) {
-  for (int w = 0; w < data.size(); ++w)
-    for (const comm::LeafSpan& part :
-         comm::complete_subtrees(comm::leaves_of(w, data.size(), virtual_ranks), virtual_ranks)) {
+SpanSums::SpanSums(const Holdings& holdings, const std::vector<comm::LeafSpan>& spans,
+                   comm::Communicator& replicas, bool everywhere, float* sums)
+    : holdings_(holdings), replicas_(replicas), everywhere_(everywhere), sums_(sums) {
+  int leaves = 0;
+  for (const comm::LeafSpan& s : spans) leaves += s.size();
+  for (size_t w = 0; w < spans.size(); ++w)
+    for (const comm::LeafSpan& part : comm::complete_subtrees(spans[w], leaves)) {
       parts_.push_back(part);
-      owner_.push_back(w);
+      owner_.push_back(static_cast<int>(w));
     }
-  plan_ = comm::fold_plan(parts_, virtual_ranks);
+  plan_ = comm::fold_plan(parts_, leaves);
 }
 
 void SpanSums::give(size_t index, const std::vector<float*>& partials) {
@@ -33,8 +34,8 @@ void SpanSums::give(size_t index, const std::vector<float*>& partials) {
   }
   for (OnTheWay& way : ways_) fold(way);
   const HeldFold& held = holdings_.folds()[index];
-  const auto cuts = holdings_.cuts(held, data_.size());
-  const auto n = static_cast<size_t>(data_.size()), me = static_cast<size_t>(data_.rank());
+  const auto cuts = holdings_.cuts(held, replicas_.size());
+  const auto n = static_cast<size_t>(replicas_.size()), me = static_cast<size_t>(replicas_.rank());
   const size_t mine = cuts[me + 1] - cuts[me];
   OnTheWay& way = ways_.emplace_back();
   way.fold = &held;
@@ -46,11 +47,11 @@ void SpanSums::give(size_t index, const std::vector<float*>& partials) {
       if (owner_[p] != static_cast<int>(from)) continue;
       way.pieces[p].resize(mine);
       way.receives.push_back(
-          data_.post_receive(std::as_writable_bytes(std::span(way.pieces[p])), static_cast<int>(from)));
+          replicas_.post_receive(std::as_writable_bytes(std::span(way.pieces[p])), static_cast<int>(from)));
     }
     if (theirs == 0) continue;
     for (const float* p : partials)
-      way.sends.push_back(data_.post_send(bytes(p + cuts[to], theirs), static_cast<int>(to)));
+      way.sends.push_back(replicas_.post_send(bytes(p + cuts[to], theirs), static_cast<int>(to)));
   }
 }
 
@@ -58,10 +59,10 @@ void SpanSums::give(size_t index, const std::vector<float*>& partials) {
 void SpanSums::fold(OnTheWay& way) {
   if (way.folded) return;
   way.folded = true;
-  for (const comm::Ticket& t : way.receives) data_.await(t);
+  for (const comm::Ticket& t : way.receives) replicas_.await(t);
   way.receives.clear();
-  const auto cuts = holdings_.cuts(*way.fold, data_.size());
-  const auto n = static_cast<size_t>(data_.size()), me = static_cast<size_t>(data_.rank());
+  const auto cuts = holdings_.cuts(*way.fold, replicas_.size());
+  const auto n = static_cast<size_t>(replicas_.size()), me = static_cast<size_t>(replicas_.rank());
   const size_t mine = cuts[me + 1] - cuts[me];
   float* sums = sums_ + way.fold->begin;
   if (mine > 0) {
@@ -78,16 +79,17 @@ void SpanSums::fold(OnTheWay& way) {
     if (!everywhere_ && hop > 1) break;
     const size_t from = (me + n - hop) % n, to = (me + hop) % n, theirs = cuts[from + 1] - cuts[from];
     if (theirs > 0)
-      way.receives.push_back(data_.post_receive(std::as_writable_bytes(std::span(sums + cuts[from], theirs)),
-                                                static_cast<int>(from)));
-    if (mine > 0) way.sends.push_back(data_.post_send(bytes(sums + cuts[me], mine), static_cast<int>(to)));
+      way.receives.push_back(replicas_.post_receive(
+          std::as_writable_bytes(std::span(sums + cuts[from], theirs)), static_cast<int>(from)));
+    if (mine > 0)
+      way.sends.push_back(replicas_.post_send(bytes(sums + cuts[me], mine), static_cast<int>(to)));
   }
 }
 
 void SpanSums::finish(OnTheWay& way) {
   fold(way);
-  for (const comm::Ticket& t : way.receives) data_.await(t);
-  for (const comm::Ticket& t : way.sends) data_.await(t);
+  for (const comm::Ticket& t : way.receives) replicas_.await(t);
+  for (const comm::Ticket& t : way.sends) replicas_.await(t);
 }
 
 void SpanSums::settle() {

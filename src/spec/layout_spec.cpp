@@ -55,11 +55,6 @@ void validate(const LayoutSpec& l) {
   if (l.sequence_parallel && l.tensor == 1)
     fail(ErrorKind::kUsage,
          "layout.sequence_parallel is on but layout.tensor is 1: it splits what tensor parallelism leaves");
-  if (l.zero_stage == 3 && l.pipeline > 1)
-    fail(ErrorKind::kUsage,
-         "layout.zero_stage is 3 and layout.pipeline is {}: parameters would be gathered again for every "
-         "micro-batch; use zero_stage 1 with a pipeline",
-         l.pipeline);
 }
 
 void validate(const LayoutSpec& l, const ModelSpec& m) {

@@ -32,8 +32,12 @@ TEST(Layout, ErrorsNameTheTwoFieldsThatDoNotDivide) {
     LayoutSpec layout;
     const char *first, *second;
   };
-  LayoutSpec heads, layers, batch, zero, context;
+  LayoutSpec heads, kv, ffn, layers, batch, zero, context, rows, rounds;
   heads.tensor = 16;
+  kv.tensor = 3, ffn.tensor = 6;
+  rows.tensor = 8, rows.sequence_parallel = true, rows.context = 256;
+  rounds.pipeline = 4, rounds.virtual_stages = 2, rounds.schedule = PipelineSchedule::kInterleaved;
+  rounds.data = 32;
   layers.pipeline = 3;
   batch.data = 7;
   zero.data = 8, zero.zero_stage = 1, zero.zero_group = 3;
@@ -42,8 +46,15 @@ TEST(Layout, ErrorsNameTheTwoFieldsThatDoNotDivide) {
                         {layers, "model.layers (8)", "layout.pipeline x layout.virtual_stages (3)"},
                         {batch, "batch.global_batch (64)", "layout.data (7)"},
                         {zero, "layout.data x layout.context (8)", "layout.zero_group (3)"},
-                        {context, "batch.sequence_length (1024)", "layout.context (3)"}}) {
-    const std::string message = usage_message(c.layout);
+                        {context, "batch.sequence_length (1024)", "layout.context (3)"},
+                        {rows, "batch.sequence_length (1024)", "layout.tensor (sequence parallel) (2048)"},
+                        {rounds, "batch.global_batch / (micro_batch x data) (2)", "layout.pipeline (4)"},
+                        {kv, "model.kv_heads (4)", "layout.tensor (3)"},
+                        {ffn, "model.ffn (1024)", "layout.tensor (6)"}}) {
+    ModelSpec m = small();
+    if (c.layout == kv) m.heads = 12;
+    if (c.layout == ffn) m.heads = 12, m.kv_heads = 6;
+    const std::string message = usage_message(c.layout, m);
     EXPECT_NE(message.find(c.first), std::string::npos) << message;
     EXPECT_NE(message.find(c.second), std::string::npos) << message;
   }

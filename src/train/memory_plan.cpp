@@ -69,18 +69,20 @@ MemoryPlan memory_plan(const Recipe& r, int64_t workers, int64_t rank) {
   const ModelSpec part = tensor_share(r.model, {layout.tensor, at.tensor});
   const parallel::Holdings holdings(r.model, layout, at.pipeline, at.tensor);
   const int64_t replicas = parallel::replicas(layout), replica = parallel::replica_of(layout, at);
+  const int64_t zero = layout.zero_stage;
   const nn::StoreRings rings = ModelShare::rings(r, layout);
   const auto store = [&](Precision p, bool gradients) {
     return nn::ParameterStore::bytes(part, p, gradients, chunks, rings);
   };
-  const int64_t zero = layout.zero_stage;
   const size_t values = store(Precision::kFp32, false), shard = elements(holdings.owned(replicas, replica)),
                updated = elements(holdings.updated(replicas, replica));
   size_t share = 0;
   for (const parallel::HeldFold& f : holdings.folds()) share += f.size();
-  const comm::LeafSpan span =
-      comm::leaves_of(static_cast<int>(at.data), static_cast<int>(layout.data), r.virtual_ranks);
-  const int first = static_cast<int>(at.context) * r.virtual_ranks;
+  const int leaves = ModelShare::leaves_of_tree(r, layout);
+  const std::vector<comm::LeafSpan> spans = parallel::leaf_spans(layout, r.virtual_ranks);
+  const comm::LeafSpan span = spans.at(static_cast<size_t>(replica));
+  const parallel::Dealing dealing{layout.data, layout.context, r.virtual_ranks};
+  const int64_t turns = dealing.rounds();  // virtual ranks that this worker goes through
   MemoryPlan plan;
   const auto add = [&](const char* what, size_t bytes) {
     if (bytes) plan.rows.push_back({what, bytes});
@@ -88,31 +90,29 @@ MemoryPlan memory_plan(const Recipe& r, int64_t workers, int64_t rank) {
   add("weights, fp32", values + (zero == 3 ? updated * 4 : 0));
   add("weights, bf16 copy", store(r.precision, false) - values);
   add("gradients, fp32", store(Precision::kFp32, true) - values + (zero >= 2 ? updated * 4 : 0));
+  size_t pieces = 0;  // that arrive of this worker's shard of a fold
   if (zero >= 2) {
-    add("gradient tree", tree_buffers({0, r.virtual_ranks}, r.virtual_ranks) * shard * 4);
-    add("gradients on their way",
-        pieces_on_the_way(holdings, replicas, replica, static_cast<size_t>(replicas) - 1) * 4);
-  } else if (r.virtual_ranks > 1) {
-    add("gradient tree",
-        tree_buffers({first + span.begin, first + span.end}, ModelShare::leaves_of_tree(r, layout)) * share *
-            4);
-    size_t pieces = 0;
-    for (int64_t w = 0; w < layout.data; ++w)
-      if (w != at.data)
-        pieces += comm::complete_subtrees(
-                      comm::leaves_of(static_cast<int>(w), static_cast<int>(layout.data), r.virtual_ranks),
-                      r.virtual_ranks)
-                      .size();
-    if (parallel::sums_by_layer(layout))
-      add("gradients on their way", pieces_on_the_way(holdings, replicas, replica, pieces) * 4);
+    add("gradient tree", dealing.open_buffers() * shard * 4);
+    pieces = static_cast<size_t>(replicas) - 1;
+  } else {
+    if (r.virtual_ranks > 1) add("gradient tree", tree_buffers(span, leaves) * share * 4);
+    for (size_t w = 0; w < spans.size(); ++w)
+      if (w != static_cast<size_t>(replica)) pieces += comm::complete_subtrees(spans[w], leaves).size();
   }
+  add("gradients on their way", pieces_on_the_way(holdings, replicas, replica, pieces) * 4);
+  for (const parallel::HeldFold& f : holdings.folds())
+    if (f.awaits_lookups && turns > 1) {
+      const size_t awaited =
+          parallel::PipelineRun::awaited_lookups(layout, turns, ModelShare::micro_batches_per_leaf(r));
+      add("gradient of the head, awaiting lookups", (awaited + (zero >= 2 ? 1 : 0)) * f.size() * 4);
+    }
   if (r.model.tied_embeddings && (chunks.front().embeds || chunks.back().heads)) {
     const int64_t tokens = r.global_batch / r.virtual_ranks * r.sequence_length / layout.context;
     add("gradient of lookups", static_cast<size_t>(std::min(tokens, part.vocab) * r.model.hidden) * 4);
   }
   add("optimizer state", zero == 0 ? optim::Optimizer::state_bytes(rows_of(part, chunks), r.optimizer)
                                    : updated * (r.optimizer.kind == OptimizerKind::kSgd ? 4 : 8));
-  add("activations and logits", ModelShare::activation_bytes(r, layout, at.pipeline, span.size()));
+  add("activations and logits", ModelShare::activation_bytes(r, layout, at.pipeline, turns));
   if (layout.pipeline > 1)
     add("messages of the pipeline",
         4 *

@@ -30,8 +30,6 @@ bool splits_backward(const LayoutSpec& l) {
   return l.schedule == PipelineSchedule::kZeroBubble && l.pipeline > 1;
 }
 
-int64_t micro_batches_per_leaf(const Recipe& r) { return r.global_batch / r.micro_batch / r.virtual_ranks; }
-
 std::string embedding_name(const ModelSpec& m) {
   return m.family == Family::kGpt2 ? "transformer.wte.weight" : "model.embed_tokens.weight";
 }
@@ -106,16 +104,16 @@ void ModelShare::load(const checkpoint::Checkpoint& saved, const std::string& na
 }
 
 nn::StoreRings ModelShare::rings(const Recipe& r, const LayoutSpec& l) {
-  if (l.pipeline > 1 || l.data == 1) return {};
-  return {l.zero_stage >= 2 && micro_batches_per_leaf(r) == 1, l.zero_stage == 3};
+  if (parallel::replicas(l) == 1) return {};
+  return {l.zero_stage >= 2 && micro_batches_per_leaf(r) == 1 && !splits_backward(l), l.zero_stage == 3};
 }
 
 std::vector<int> ModelShare::leaves_of(int64_t replica) const {
   std::vector<int> out;
   if (in_shards()) {
-    for (int64_t r = 0; r < rounds_; ++r)
-      if (const int64_t leaf = parallel::dealt_leaf(layout_.data, replica, r); leaf < recipe_.virtual_ranks)
-        out.push_back(static_cast<int>(leaf));
+    for (int64_t r = 0; r < dealing_.rounds(); ++r)
+      if (const int64_t v = dealing_.virtual_rank(replica, r); v < recipe_.virtual_ranks)
+        out.push_back(static_cast<int>(v));
     return out;
   }
   const comm::LeafSpan span =
@@ -125,8 +123,9 @@ std::vector<int> ModelShare::leaves_of(int64_t replica) const {
 }
 
 std::unique_ptr<parallel::PipelineRun> ModelShare::run_of(size_t leaves) const {
-  return std::make_unique<parallel::PipelineRun>(layout_, stage_, static_cast<int64_t>(leaves) * per_leaf_,
-                                                 per_leaf_, recipe_.model.tied_embeddings, line_);
+  return std::make_unique<parallel::PipelineRun>(layout_, stage_, dealing_.rounds(),
+                                                 static_cast<int64_t>(leaves), per_leaf_,
+                                                 recipe_.model.tied_embeddings, line_);
 }
 
 std::vector<std::unique_ptr<comm::TreeAccumulator>> ModelShare::trees_of(
@@ -156,11 +155,12 @@ void ModelShare::make_chunks(const std::vector<int>& slots) {
 void ModelShare::take_place(const parallel::Mesh& mesh, const parallel::ShardedOptimizer& masters) {
   line_ = mesh.line.get();
   ring_ = mesh.context.get();
-  data_ = mesh.replicas.get();
+  replicas_ = mesh.replicas.get();
   context_rank_ = mesh.at.context;
   masters_ = &masters;
   layout_.data = mesh.layout.data;
-  rounds_ = parallel::dealt_rounds(layout_.data, recipe_.virtual_ranks);
+  dealing_ = {layout_.data, layout_.context, recipe_.virtual_ranks};
+  idle_ = repeating_ = false;  // a death may have come in the middle of either
   leaves_ = leaves_of(mesh.at.data);
   run_ = run_of(leaves_.size());
   const bool peers = mesh.tensor || mesh.context;
@@ -176,17 +176,18 @@ void ModelShare::take_place(const parallel::Mesh& mesh, const parallel::ShardedO
   shards_.reset();
   sums_.reset();
   gather_.reset();
-  if (by_layer() && layout_.data > 1)
-    sums_ = std::make_unique<parallel::SpanSums>(holdings_, recipe_.virtual_ranks, *data_,
-                                                 layout_.zero_stage == 0, store_.grads().as<float>());
+  if (!in_shards() && mesh.shards() > 1)
+    sums_ =
+        std::make_unique<parallel::SpanSums>(holdings_, parallel::leaf_spans(layout_, recipe_.virtual_ranks),
+                                             *replicas_, layout_.zero_stage == 0, store_.grads().as<float>());
   if (!in_shards()) return;
-  shards_ = std::make_unique<parallel::GradientShards>(holdings_, recipe_.virtual_ranks, *data_);
+  shards_ = std::make_unique<parallel::GradientShards>(holdings_, dealing_, *replicas_);
   if (layout_.zero_stage == 3)
-    gather_ =
-        std::make_unique<parallel::LayerGather>(holdings_, store_, recipe_.model.layers, *data_, context_);
+    gather_ = std::make_unique<parallel::LayerGather>(holdings_, store_, *replicas_, context_);
 }
 
 Hash128 ModelShare::repeat(int64_t replica, const std::function<void(data::Batch&)>& next, float grad_scale) {
+  if (shards_) shards_->settle();
   auto own = std::exchange(leaves_, leaves_of(replica));
   auto own_run = std::exchange(run_, run_of(leaves_.size()));
   auto own_trees = std::exchange(trees_, trees_of(leaves_));
@@ -220,114 +221,122 @@ void ModelShare::gradients(const std::function<void(data::Batch&)>& next, float 
   awaited_.clear();
   awaiting_folds_.clear();
   signature_ = Hasher();
-  round_ = 0;
   if (leaves_.empty() && recipe_.virtual_ranks == 1 && !in_shards()) store_.zero_grads();
   run_->run(*this);
   batches_.clear();
-  if (in_shards()) return idle_rounds();
-  if (trees_.empty() || leaves_.empty()) {  // nothing was closed
-    if (by_layer())
-      for (int64_t l = recipe_.model.layers; l-- > 0;)
-        for (size_t f = 0; f < holdings_.folds().size(); ++f)
-          if (holdings_.folds()[f].layer == l) complete(f);
-    for (size_t f = 0; f < holdings_.folds().size(); ++f)
-      if (!by_layer() || holdings_.folds()[f].layer < 0) complete(f);
-  }
 }
 
-// All that this worker adds to the fold's sum is there.
+// One wrong bit: chaos.
+void ModelShare::flip(float* added) {
+  if (!flip_ || repeating_) return;
+  flip_ = false;
+  *reinterpret_cast<uint8_t*>(added) ^= 0x04;
+}
+
+void ModelShare::sign(std::span<const float> added) {
+  if (!signing_ && !repeating_) return;
+  const Hash128 hash = hash128(added.data(), added.size_bytes());
+  signature_.update(&hash, sizeof hash);
+}
+
+// A fold's gradient of one virtual rank is whole; null: this worker has no such virtual rank. Where there is only one it is the sum.
+void ModelShare::finish(size_t f, int64_t leaf, float* gradient) {
+  if (in_shards()) return give(f, leaf, gradient);
+  if (gradient && !trees_.empty()) {
+    const int v = leaf_number(leaf);
+    std::memcpy(trees_[f]->open(v), gradient, holdings_.folds()[f].size() * sizeof(float));
+    trees_[f]->close(v);
+  }
+  if (leaf + 1 == dealing_.rounds()) complete(f);
+}
+
+// ZeRO 2 and 3: to the owners of its shards.
+void ModelShare::give(size_t f, int64_t leaf, float* gradient) {
+  if (gradient) {
+    flip(gradient);
+    sign({gradient, holdings_.folds()[f].size()});
+  }
+  if (!repeating_) shards_->give(f, leaf, gradient);
+}
+
+// ZeRO 0 and 1: all that this worker adds to the fold's sum is there.
 void ModelShare::complete(size_t f) {
   const std::vector<float*> made = partials(f);
-  if (flip_ && !repeating_ && !made.empty()) {
-    flip_ = false;
-    *reinterpret_cast<uint8_t*>(made.front()) ^= 0x04;
-  }
-  if (signing_ || repeating_)
-    for (const float* p : made) {
-      const Hash128 hash = hash128(p, holdings_.folds()[f].size() * sizeof(float));
-      signature_.update(&hash, sizeof hash);
-    }
+  if (!made.empty()) flip(made.front());
+  for (const float* p : made) sign({p, holdings_.folds()[f].size()});
   if (sums_ && !repeating_ && !signing_) sums_->give(f, made);
 }
 
 // What a batch that may be audited has held back: the sums go where a repetition makes its gradients.
-bool ModelShare::settle_sums() {
-  if (!sums_) return false;
-  if (signing_) {
-    for (int64_t l = recipe_.model.layers; l-- > 0;)
-      for (size_t f = 0; f < holdings_.folds().size(); ++f)
-        if (holdings_.folds()[f].layer == l) sums_->give(f, partials(f));
-    for (size_t f = 0; f < holdings_.folds().size(); ++f)
-      if (holdings_.folds()[f].layer < 0) sums_->give(f, partials(f));
+void ModelShare::settle_sums() {
+  if (sums_) {
+    if (signing_)
+      for (const size_t f : holdings_.order()) sums_->give(f, partials(f));
+    sums_->settle();
+  } else {
+    for (size_t f = 0; f < trees_.size(); ++f)
+      std::memcpy(fold_gradient(holdings_.folds()[f]), partials(f).at(0),
+                  holdings_.folds()[f].size() * sizeof(float));
   }
-  sums_->settle();
-  return true;
 }
 
-// A fold of one virtual rank into its tree.
-void ModelShare::close(size_t f, int64_t leaf) {
-  const parallel::HeldFold& fold = holdings_.folds()[f];
-  const int v = leaf_number(leaf);
-  std::memcpy(trees_[f]->open(v), fold_gradient(fold), fold.size() * sizeof(float));
-  trees_[f]->close(v);
-  if (leaf + 1 == static_cast<int64_t>(leaves_.size())) complete(f);
-}
-
-// The others have one virtual rank more: they need this worker's share of the values, and it owns a part of their gradients.
-void ModelShare::idle_rounds() {
+// Other replicas have one virtual rank more: they need this worker's share of the values, it owns a part of their gradients, and what it
+// adds to the sums is due when theirs is.
+void ModelShare::absent(const parallel::PipelineAction& a) {
+  const ChunkSpec& c = chunks_[static_cast<size_t>(a.chunk)]->spec();
+  const bool ends =
+      a.work == (split_ ? parallel::PipelineWork::kWeights : parallel::PipelineWork::kBackward) &&
+      (a.micro_batch + 1) % per_leaf_ == 0;
   idle_ = true;
-  for (; round_ < rounds_; ++round_) {
-    for (int64_t m = 0; gather_ && m < per_leaf_; ++m) {
-      for (int64_t l = 0; l < recipe_.model.layers; ++l) enter(l, Pass::kForward);
-      for (int64_t l = recipe_.model.layers; l-- > 0;) {
-        enter(l, Pass::kBackward);
-        leave(l, Pass::kBackward);
-      }
+  closing_ = ends ? a.micro_batch / per_leaf_ : -1;
+  if (a.work == parallel::PipelineWork::kForward)
+    for (int64_t l = c.first; l < c.last; ++l) enter(l, Pass::kForward);
+  else
+    for (int64_t l = c.last; l-- > c.first;) {
+      if (a.work == parallel::PipelineWork::kBackward) enter(l, Pass::kBackward);
+      leave(l, Pass::kBackward);
     }
-    if (!gather_ && eager_)
-      for (int64_t l = recipe_.model.layers; l-- > 0;) give(l, false);
-    give(-1, true);
-  }
+  if (ends) end_leaf(a.chunk, closing_);
   idle_ = false;
 }
 
-// Folds of a layer, or (others) of what end_leaf gives: everything that did not leave layer by layer.
-void ModelShare::give(int64_t layer, bool others) {
-  for (size_t f = 0; f < holdings_.folds().size(); ++f) {
-    const parallel::HeldFold& fold = holdings_.folds()[f];
-    if (others ? eager_ && fold.layer >= 0 : fold.layer != layer) continue;
-    float* gradient = idle_ ? nullptr : fold_gradient(fold);
-    if (gradient && flip_ && !repeating_) {
-      flip_ = false;
-      *reinterpret_cast<uint8_t*>(gradient) ^= 0x04;
-    }
-    if (gradient && (signing_ || repeating_)) {
-      const Hash128 hash = hash128(gradient, fold.size() * sizeof(float));
-      signature_.update(&hash, sizeof hash);
-    }
-    if (!repeating_) shards_->give(f, round_, gradient);
-  }
+// The layer that this worker needs after this one; -1 where that is not known.
+int64_t ModelShare::next_part(int64_t part, Pass pass) const {
+  const ChunkSpec& c = chunks_[static_cast<size_t>(chunk_of(part))]->spec();
+  const int64_t next = pass == Pass::kForward ? part + 1 : part - 1;
+  if (next >= c.first && next < c.last) return next;
+  const parallel::PipelineAction* a = run_->upcoming();
+  if (!a) return -1;
+  const ChunkSpec& then = chunks_[static_cast<size_t>(a->chunk)]->spec();
+  return a->work == parallel::PipelineWork::kForward ? then.first : then.last - 1;
+}
+
+int ModelShare::chunk_of(int64_t layer) const {
+  size_t c = 0;
+  while (layer < chunks_.at(c)->spec().first || layer >= chunks_[c]->spec().last) ++c;
+  return static_cast<int>(c);
 }
 
 void ModelShare::enter(int64_t part, Pass pass) {
   if (run_) run_->poll();
-  if (data_ && data_->size() > 1) data_->poll();
+  if (replicas_ && replicas_->size() > 1) replicas_->poll();
   if (part < 0 || part >= recipe_.model.layers) return;
-  if (gather_) gather_->bring(part, pass == Pass::kForward ? part + 1 : part - 1, *masters_);
-  if (!eager_ || pass != Pass::kBackward) return;
-  if (!repeating_) shards_->settle(1);  // who used this half of the ring last is two layers back
-  if (idle_) return;
+  if (gather_) gather_->bring(part, next_part(part, pass), *masters_);
+  if (!eager_ || pass != Pass::kBackward || idle_) return;
   for (const parallel::HeldFold& fold : holdings_.folds())
-    if (fold.layer == part) std::memset(fold_gradient(fold), 0, fold.size() * sizeof(float));
+    if (fold.layer == part) {
+      shards_->settle(fold_gradient(fold));  // who had this half of the ring before
+      std::memset(fold_gradient(fold), 0, fold.size() * sizeof(float));
+    }
 }
 
+// This micro-batch has added all it adds to the layer.
 void ModelShare::leave(int64_t part, Pass pass) {
-  const bool layer = part >= 0 && part < recipe_.model.layers;
-  if (!layer || pass != Pass::kBackward) return;
-  if (eager_) return give(part, false);
-  if (closing_ < 0 || !by_layer()) return;
+  if (part < 0 || part >= recipe_.model.layers || pass != Pass::kBackward || closing_ < 0) return;
+  if (!idle_) sum_partial_gradients(chunks_[static_cast<size_t>(chunk_of(part))]->spec(), part);
   for (size_t f = 0; f < holdings_.folds().size(); ++f)
-    if (holdings_.folds()[f].layer == part) close(f, closing_);
+    if (const parallel::HeldFold& fold = holdings_.folds()[f]; fold.layer == part)
+      finish(f, closing_, idle_ ? nullptr : fold_gradient(fold));
 }
 
 std::vector<float*> ModelShare::partials(size_t fold) {
@@ -387,14 +396,15 @@ void ModelShare::backward(int chunk, int64_t m) {
   const int64_t leaf = m / per_leaf_;
   const MicroBatch b = view(batch(m));
   if (m % per_leaf_ == 0) begin_leaf(chunk);
-  closing_ = (m + 1) % per_leaf_ == 0 ? leaf : -1;
+  const bool ends = !split_ && (m + 1) % per_leaf_ == 0;
+  closing_ = ends ? leaf : -1;
   const double loss = c.backward(b, slot(chunk, m), grad_scale_);
   if (c.spec().heads) {
     if (tensor_.rank == 0) losses_[static_cast<size_t>(leaf_number(leaf))] += loss;
     if (recipe_.model.tied_embeddings && !c.spec().embeds)
       awaited_.try_emplace(leaf, model_.vocab, model_.hidden).first->second.observe(c.looked_up(b.tokens));
   }
-  if (!split_ && (m + 1) % per_leaf_ == 0) end_leaf(chunk, leaf);
+  if (ends) end_leaf(chunk, leaf);
   if (chunk != 0) return;  // the last of this worker's chunks to use the batch
   spare_batches_.push_back(std::move(batches_.front()));
   batches_.pop_front();
@@ -402,53 +412,52 @@ void ModelShare::backward(int chunk, int64_t m) {
 }
 
 void ModelShare::weights(int chunk, int64_t m) {
+  const bool ends = (m + 1) % per_leaf_ == 0;
+  closing_ = ends ? m / per_leaf_ : -1;
   chunks_[static_cast<size_t>(chunk)]->backward_weights(slot(chunk, m));
-  if ((m + 1) % per_leaf_ == 0) end_leaf(chunk, m / per_leaf_);
+  if (ends) end_leaf(chunk, closing_);
 }
 
 void ModelShare::begin_leaf(int chunk) {
-  if (shards_) shards_->settle();  // of the virtual rank before: its gradients' memory is used again
+  if (shards_)  // of the virtual rank before: its gradients' memory is used again
+    for (const parallel::HeldFold& fold : holdings_.folds())
+      if (fold.chunk == chunk && !(eager_ && fold.layer >= 0)) shards_->settle(fold_gradient(fold));
   const auto [begin, end] = store_.chunk_range(static_cast<size_t>(chunk));
   store_.zero_grads(begin, end);
   TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
   if (c.collects_lookups()) c.lookups().clear();
 }
 
-// The chunk's gradient of this virtual rank is complete, but for lookups that another worker makes.
+// The chunk has added all it adds to a virtual rank's gradient; layers have left on the way, lookups that another worker makes will come.
 void ModelShare::end_leaf(int chunk, int64_t leaf) {
   TransformerChunk& c = *chunks_[static_cast<size_t>(chunk)];
-  if (c.collects_lookups() && c.spec().heads)
-    c.lookups().flush(store_.find(embedding_name(recipe_.model)).grad);
-  if (tensor_peers_) sum_partial_gradients(chunk);
-  if (in_shards()) {
-    round_ = leaf;
-    give(-1, true);
-    round_ = leaf + 1;
-    return;
+  if (!idle_) {
+    if (c.collects_lookups() && c.spec().heads)
+      c.lookups().flush(store_.find(embedding_name(recipe_.model)).grad);
+    sum_partial_gradients(c.spec(), -1);
   }
-  if (trees_.empty()) return;
-  for (size_t i = 0; i < holdings_.folds().size(); ++i) {
-    const parallel::HeldFold& fold = holdings_.folds()[i];
-    if (fold.chunk != chunk || (by_layer() && fold.layer >= 0)) continue;  // layers were closed on the way
-    const float* gradient = fold_gradient(fold);
-    if (fold.awaits_lookups) awaiting_folds_[leaf].assign(gradient, gradient + fold.size());
-    else close(i, leaf);
+  for (size_t f = 0; f < holdings_.folds().size(); ++f) {
+    const parallel::HeldFold& fold = holdings_.folds()[f];
+    if (fold.chunk != chunk || fold.layer >= 0) continue;
+    float* gradient = idle_ ? nullptr : fold_gradient(fold);
+    if (!fold.awaits_lookups) finish(f, leaf, gradient);
+    else if (gradient && leaves_.size() > 1) awaiting_folds_[leaf].assign(gradient, gradient + fold.size());
   }
 }
 
-// Of weights that every tensor worker holds and each has seen only a part of the rows or heads of.
-void ModelShare::sum_partial_gradients(int chunk) {
-  const auto [begin, end] = store_.chunk_range(static_cast<size_t>(chunk));
-  const float* base = store_.grads().as<float>();
+// Of weights that every tensor worker holds and each has seen only a part of the rows or heads of: those of a layer, or (-1) those of
+// the chunk that are in none.
+void ModelShare::sum_partial_gradients(const ChunkSpec& chunk, int64_t layer) {
+  if (!tensor_peers_) return;
   std::vector<std::pair<float*, size_t>> parts;
   std::vector<float> packed;
   for (const nn::Parameter& p : store_.parameters()) {
-    if (!p.trained || !nn::partial_gradient(p.row, layout_.sequence_parallel)) continue;
+    if (!p.trained || p.row.layer != layer || !trains(model_, chunk, p.row) ||
+        !nn::partial_gradient(p.row, layout_.sequence_parallel))
+      continue;
     float* gradient = p.weight.grad.as<float>();
-    const auto at = static_cast<size_t>(gradient - base), count = static_cast<size_t>(p.row.count());
-    if (at < begin || at >= end) continue;
-    parts.emplace_back(gradient, count);
-    packed.insert(packed.end(), gradient, gradient + count);
+    parts.emplace_back(gradient, static_cast<size_t>(p.row.count()));
+    packed.insert(packed.end(), gradient, gradient + p.row.count());
   }
   if (packed.empty()) return;
   tensor_peers_->sum(packed);
@@ -475,23 +484,21 @@ std::span<const std::byte> ModelShare::lookups(int64_t) {
 size_t ModelShare::lookup_bytes(int64_t leaf) { return awaited_.at(leaf).rows().size_bytes(); }
 
 void ModelShare::take_lookups(int64_t leaf, std::span<const std::byte> rows) {
+  const auto& folds = holdings_.folds();
+  const auto f = static_cast<size_t>(
+      std::find_if(folds.begin(), folds.end(), [](const auto& fold) { return fold.awaits_lookups; }) -
+      folds.begin());
+  if (leaf >= static_cast<int64_t>(leaves_.size())) return finish(f, leaf, nullptr);
   nn::LookupGradient& lookups = awaited_.at(leaf);
   std::memcpy(lookups.rows().data(), rows.data(), rows.size());
-  const Shape table{model_.vocab, model_.hidden};
-  for (size_t i = 0; i < holdings_.folds().size(); ++i) {
-    const parallel::HeldFold& fold = holdings_.folds()[i];
-    if (!fold.awaits_lookups) continue;
-    if (trees_.empty()) {
-      lookups.flush(view_of(fold_gradient(fold), table));
-    } else {
-      const int v = leaf_number(leaf);
-      float* sum = trees_[i]->open(v);
-      std::memcpy(sum, awaiting_folds_.at(leaf).data(), fold.size() * sizeof(float));
-      lookups.flush(view_of(sum, table));
-      trees_[i]->close(v);
-      if (leaf + 1 == static_cast<int64_t>(leaves_.size())) complete(i);
-    }
+  float* gradient = fold_gradient(folds[f]);
+  if (leaves_.size() > 1) {
+    if (shards_) shards_->settle(leaving_fold_.data());
+    leaving_fold_ = std::move(awaiting_folds_.at(leaf));
+    gradient = leaving_fold_.data();
   }
+  lookups.flush(view_of(gradient, {model_.vocab, model_.hidden}));
+  finish(f, leaf, gradient);
   awaited_.erase(leaf);
   awaiting_folds_.erase(leaf);
 }

@@ -1,12 +1,13 @@
 // train/model_share.h
 // The part of the model that this worker holds, and its part of the work: forward and backward of virtual ranks through its chunks,
 // their gradients folded in the canonical tree, scoring. The whole model and everything alone when the layout has one worker.
-// Gradients    of every fold of Holdings. ZeRO 0 and 1: partials(fold) after gradients(), as comm::Communicator's tree sums want
-//              them; without a pipeline, tensor or context workers it has begun to add them up while the last virtual rank's
-//              backward ran. ZeRO 2 and 3: shards() has sent them to their owners meanwhile; with one micro-batch a virtual rank only
-//              two layers' gradients exist at a time
+// Gradients    of every fold of Holdings, summed over the replicas beside the backward. ZeRO 0 and 1: from the last virtual rank's
+//              backward on, in the store's gradients after settle_sums(). ZeRO 2 and 3: shards() sends those of each virtual rank to
+//              their owners; with one micro-batch a virtual rank and an undivided backward only two layers' gradients exist at a time
+// Rounds       all replicas go through the same plan, be they given a virtual rank less: for what they do not have they go through the
+//              motions that the others need (parallel/pipeline_run.h: absent), so nobody waits for one that waits for him
 // Tensor       the store is that of the worker's share (spec/tensor_share.h). Gradients of weights that all tensor workers hold are
-//              made whole when a virtual rank ends, so that the copies stay alike
+//              made whole when a virtual rank leaves them, so that the copies stay alike
 // Context      the worker takes its tokens of every row. With n of them the tree has n V leaves: leaf c V + v is what worker c of a ring
 //              makes of virtual rank v
 // Determinism  the partials are those of the single worker's tree, for any split into stages and any schedule; with tensor or context
@@ -51,6 +52,7 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   bool holds(const MeshCoordinates& at) const { return at.pipeline == stage_ && at.tensor == tensor_.rank; }
   // How row i of store().parameters() lies in the whole model's.
   const ShareCut& cut(size_t i) const { return cuts_.at(i); }
+  const ShareCut& cut_of(const std::string& name) const;
   // A tensor of a checkpoint, shaped like the parameter `like`, or what of it this worker holds. `into`: as the parameter here.
   void load(const checkpoint::Checkpoint& saved, const std::string& name, const std::string& like,
             TensorView into) const;
@@ -69,10 +71,9 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   // next() gives the micro-batches of the virtual ranks in order. Adds each leaf's loss where it is known (the last stage,
   // its first tensor worker).
   void gradients(const std::function<void(data::Batch&)>& next, float grad_scale, std::span<double> losses);
-  std::vector<float*> partials(size_t fold);
   parallel::GradientShards* shards() { return shards_.get(); }
-  // Waits for the sums that gradients() has begun; false: there are none, partials() are to be summed.
-  bool settle_sums();
+  // ZeRO 0 and 1: until the sums that gradients() has begun are in the store's gradients.
+  void settle_sums();
   // What this worker has added to the sums, as a hash; repeat(): what it would be if it had the virtual ranks of another replica (all
   // replicas repeat something at the same time, and what gradients() made stays as it was). For audits: sign() before gradients().
   void sign(bool on) { signing_ = on; }
@@ -90,6 +91,9 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   static int leaves_of_tree(const Recipe& recipe, const LayoutSpec& layout) {
     return recipe.virtual_ranks * static_cast<int>(layout.context);
   }
+  static int64_t micro_batches_per_leaf(const Recipe& r) {
+    return r.global_batch / r.micro_batch / r.virtual_ranks;
+  }
   // Bytes of activations, logits and of what tensor and context peers need, from the walk that allocates them.
   static size_t activation_bytes(const Recipe& recipe, const LayoutSpec& layout, int64_t stage,
                                  int64_t leaves);
@@ -98,6 +102,7 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   void forward(int chunk, int64_t micro_batch) override;
   void backward(int chunk, int64_t micro_batch) override;
   void weights(int chunk, int64_t micro_batch) override;
+  void absent(const parallel::PipelineAction& action) override;
   std::span<std::byte> input(int chunk, int64_t micro_batch) override;
   std::span<const std::byte> output(int chunk) override;
   std::span<std::byte> gradient(int chunk) override;
@@ -109,18 +114,20 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   const data::Batch& batch(int64_t micro_batch);
   // A batch's tokens that this worker takes; into `out` where that is not all of them.
   const data::Batch& own_tokens(const data::Batch& whole, data::Batch& out) const;
-  const ShareCut& cut_of(const std::string& name) const;
-  void sum_partial_gradients(int chunk);
+  void sum_partial_gradients(const ChunkSpec& chunk, int64_t layer);
   int leaf_number(int64_t leaf) const {
     return static_cast<int>(context_rank_) * recipe_.virtual_ranks + leaves_[static_cast<size_t>(leaf)];
   }
   void enter(int64_t part, Pass pass) override;
   void leave(int64_t part, Pass pass) override;
-  void idle_rounds();
-  void give(int64_t layer, bool others);
-  void close(size_t fold, int64_t leaf);
+  int64_t next_part(int64_t part, Pass pass) const;
+  int chunk_of(int64_t layer) const;
+  void finish(size_t fold, int64_t leaf, float* gradient);
+  void give(size_t fold, int64_t leaf, float* gradient);
   void complete(size_t fold);
-  bool by_layer() const { return parallel::sums_by_layer(layout_) && !trees_.empty(); }
+  void sign(std::span<const float> added);
+  void flip(float* added);
+  std::vector<float*> partials(size_t fold);
   std::unique_ptr<parallel::PipelineRun> run_of(size_t leaves) const;
   std::vector<std::unique_ptr<comm::TreeAccumulator>> trees_of(const std::vector<int>& leaves) const;
   bool in_shards() const { return layout_.zero_stage >= 2; }
@@ -141,7 +148,7 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   nn::ParameterStore store_;
   parallel::Holdings holdings_;
   std::vector<ShareCut> cuts_;  // of store_.parameters()
-  comm::Communicator *line_ = nullptr, *data_ = nullptr, *ring_ = nullptr;
+  comm::Communicator *line_ = nullptr, *replicas_ = nullptr, *ring_ = nullptr;
   const parallel::ShardedOptimizer* masters_ = nullptr;
   std::unique_ptr<parallel::CommTensorPeers> tensor_peers_;
   std::unique_ptr<parallel::RingAttention> ring_attention_;
@@ -150,9 +157,9 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   std::unique_ptr<parallel::GradientShards> shards_;
   std::unique_ptr<parallel::SpanSums> sums_;
   std::unique_ptr<parallel::LayerGather> gather_;
-  int64_t closing_ = -1;  // the virtual rank whose last micro-batch is in its backward
-  int64_t rounds_ = 0, round_ = 0;
-  bool eager_ = false;                     // gradients leave layer by layer
+  parallel::Dealing dealing_;
+  int64_t closing_ = -1;                   // the virtual rank whose last micro-batch is leaving its layers
+  bool eager_ = false;                     // two layers' gradients have the memory of all
   bool idle_ = false, repeating_ = false;  // going through the motions: for the others' sake, for an audit
   bool signing_ = false, flip_ = false;
   Hasher signature_;  // of what was added
@@ -172,6 +179,7 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   data::Batch whole_batch_, scored_;
   std::map<int64_t, nn::LookupGradient> awaited_;         // per leaf, at the head of a tied model
   std::map<int64_t, std::vector<float>> awaiting_folds_;  // per leaf: the head's part of its gradient
+  std::vector<float> leaving_fold_;  // the last of them to be whole: it may be on its way
 };
 
 }  // namespace stoker::train

@@ -350,12 +350,6 @@ void validate_shared_layers(const Recipe& o, const std::string& name) {
          "raise "
          "model.vocab to {}",
          name, o.model.vocab, l.tensor, l.zero_stage, (o.model.vocab / l.tensor + 1) * l.tensor);
-  if (l.zero_stage >= 2 && (l.tensor > 1 || l.context > 1))
-    fail(ErrorKind::kUsage,
-         "{}: layout.zero_stage is {}, layout.tensor {} and layout.context {}: gradients and weights are "
-         "sharded "
-         "between replicas of whole layers only. Use zero_stage 1.",
-         name, l.zero_stage, l.tensor, l.context);
   if (o.sequence_length % (l.context > 1 ? 2 * l.context : 1))
     fail(ErrorKind::kUsage,
          "{}: data.sequence_length ({}) is not a multiple of 2 x layout.context ({}): a row is cut into two "
@@ -400,17 +394,6 @@ void validate(const Recipe& o, const std::string& name) {
          "from "
          "tensors that recomputing would not keep. Use recompute none or schedule 1f1b.",
          name, to_string(o.recompute));
-  if (o.layout.zero_stage == 2 && o.layout.virtual_stages > 1)
-    fail(ErrorKind::kUsage,
-         "{}: layout.zero_stage is 2 and layout.virtual_stages is {}: gradients leave in the order of the "
-         "virtual ranks, which interleaved chunks do not keep. Use zero_stage 1, or schedule 1f1b or "
-         "zero-bubble.",
-         name, o.layout.virtual_stages);
-  if (o.layout.zero_stage == 2 && o.layout.pipeline > 1 && o.model.tied_embeddings)
-    fail(ErrorKind::kUsage,
-         "{}: layout.zero_stage is 2 and layout.pipeline is {}, with model.tied_embeddings: the embedding's "
-         "gradient is complete only after its virtual rank has passed the whole pipeline. Use zero_stage 1.",
-         name, o.layout.pipeline);
   if (o.layout.zero_stage > 0 && o.optimizer.kind == OptimizerKind::kMuon)
     fail(ErrorKind::kUsage,
          "{}: layout.zero_stage is {} and optimizer.name is muon: Muon needs whole matrices. Use zero_stage "

@@ -75,7 +75,10 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   }
   checkpoints_ =
       std::make_unique<checkpoint::Store>(fs_, recipe_.run_dir + "/checkpoints", recipe_.keep_last);
-  if (!team_) peak_flops_ = measure_peak(context_, recipe_.precision, 0.6);
+  if (!team_) {
+    ops::Context fastest;  // what the machine can do, whatever train.kernels forces
+    peak_flops_ = measure_peak(fastest, recipe_.precision, 0.6);
+  }
   if (!team_) {
     if (recipe_.layout.world_size() > 1)
       fail(ErrorKind::kUsage,
@@ -121,8 +124,7 @@ void Trainer::initial_weights() {
     nn::ParameterStore whole(recipe_.model, Precision::kFp32, false);
     load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), whole);
     fill_values([&](const nn::Parameter& p, float* out) {
-      const TensorView from = whole.find(p.row.name).value;
-      std::memcpy(out, from.data, from.bytes());
+      take_share(share_->cut_of(p.row.name), whole.find(p.row.name).value.as<float>(), out);
     });
   }
   for (const NamedTensor& t : optimizer_->state()) std::memset(t.tensor.data, 0, t.tensor.bytes());
@@ -320,9 +322,9 @@ double Trainer::gradient_norm() {
       if (mesh_.at.tensor > 0) {  // the first tensor worker counts what all hold
         for (const parallel::HeldBlock& block : own)
           for (const parallel::Range& part : share_->holdings().counted(block))
-            blocks[block.number] +=
-                ops::sum_squares(context_, view_of(share_->store().grads().as<float>() + part.begin,
-                                                   Shape{static_cast<int64_t>(part.size())}));
+            blocks[block.number] += ops::sum_squares(
+                context_, view_of(gradient_sum(block, block.size) + (part.begin - block.local),
+                                  Shape{static_cast<int64_t>(part.size())}));
         continue;
       }
       for (size_t i = 0; i < own.size();) {  // runs of whole blocks in one call: they are summed side by side
@@ -361,10 +363,7 @@ Trainer::StepResult Trainer::gradients() {
     limp(monotonic_s() - begin);
     const double took = monotonic_s() - begin - result.data_s;
     slowest_s_ = std::max(slowest_s_ * 0.9, took);
-    const Exposed now = exposed();
-    result.compute_s = took - (now.gradients - exposed_before_.gradients) -
-                       (now.weights - exposed_before_.weights) - (now.pipeline - exposed_before_.pipeline) -
-                       (now.partners - exposed_before_.partners);
+    result.compute_s = took - (exposed().beside_computing() - exposed_before_.beside_computing());
     if (share_ && !share_->leaves().empty())  // a worker that waits for another one is not slow itself
       team_->step_done(result.compute_s / static_cast<double>(share_->leaves().size()));
     expect_slowness();
@@ -374,12 +373,7 @@ Trainer::StepResult Trainer::gradients() {
     const double begin = monotonic_s();
     own_gradients(losses, result);
     result.compute_s = monotonic_s() - begin - result.data_s;
-    if (recipe_.virtual_ranks > 1)
-      for (size_t f = 0; f < share_->holdings().folds().size(); ++f) {
-        const parallel::HeldFold& fold = share_->holdings().folds()[f];
-        std::memcpy(share_->store().grads().as<float>() + fold.begin, share_->partials(f).at(0),
-                    fold.size() * sizeof(float));
-      }
+    share_->settle_sums();
     share_->reset();
     result.gradient_norm = gradient_norm();
   }
@@ -565,7 +559,8 @@ void Trainer::report(const StepResult& r, double seconds) {
     anatomy["wait for weights"] = now.weights - before.weights;
     anatomy["wait for agreement"] = now.agreement - before.agreement;
     if (mesh_.line) anatomy["wait for stages"] = now.pipeline - before.pipeline;
-    if (mesh_.tensor || mesh_.context) anatomy["wait for partners"] = now.partners - before.partners;
+    if (mesh_.tensor) anatomy["wait for tensor"] = now.tensor - before.tensor;
+    if (mesh_.context) anatomy["wait for context"] = now.context - before.context;
   }
   double known = 0;
   for (const auto& [what, spent_s] : anatomy) known += spent_s;

@@ -78,9 +78,10 @@ class Trainer {
     double loss = 0, gradient_norm = 0, data_s = 0, compute_s = 0;
   };
   // Seconds that this process has waited for others since its generation formed, by what for: sums of gradients, values of
-  // weights, the other stages of its pipeline, agreement (votes, losses, norms).
+  // weights, the other stages of its pipeline, those who share its layers' width or its rows, agreement (votes, losses, norms).
   struct Exposed {
-    double gradients = 0, weights = 0, pipeline = 0, partners = 0, agreement = 0;
+    double gradients = 0, weights = 0, pipeline = 0, tensor = 0, context = 0, agreement = 0;
+    double beside_computing() const { return gradients + weights + pipeline + tensor + context; }
   };
   void begin_or_resume();
   void restore(const checkpoint::Checkpoint& saved);
@@ -125,6 +126,7 @@ class Trainer {
   void take_place();
   void open_ledger();
   void sum_over_team(std::vector<double>& losses, StepResult& result);
+  void take_shards();
   void vote(const StepResult& result);
   Hash128 hash_of_shards() const;
   void save_together();

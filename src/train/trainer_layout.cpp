@@ -105,7 +105,8 @@ Trainer::Exposed Trainer::exposed() const {
   e.weights = shared_s_ + (share_ ? share_->gather_s() : 0);
   if (mesh_.replicas) e.gradients = mesh_.replicas->busy_s() - e.weights;
   if (mesh_.line) e.pipeline = mesh_.line->busy_s();
-  e.partners = mesh_.waited_s();
+  if (mesh_.tensor) e.tensor = mesh_.tensor->busy_s();
+  if (mesh_.context) e.context = mesh_.context->busy_s();
   return e;
 }
 
@@ -163,47 +164,38 @@ void Trainer::expect_slowness() {
 // of all, the norm.
 void Trainer::sum_over_team(std::vector<double>& losses, StepResult& result) {
   team_->phase("reduce", step_);
-  if (share_ && share_->settle_sums()) {
-    shard_hash_ = hash_of_shards();
-    share_->reset();
-  } else if (share_) {
-    const parallel::Holdings& holdings = share_->holdings();
-    const int n = mesh_.shards(), me = mesh_.shard();
-    const auto spans = mesh_.leaf_spans(recipe_.virtual_ranks);
-    for (size_t f = 0; f < holdings.folds().size(); ++f) {
-      const parallel::HeldFold& fold = holdings.folds()[f];
-      if (parallel::GradientShards* sums = share_->shards()) {
-        const auto cuts = holdings.cuts(fold, n);
-        const size_t flat = fold.blocks.front().flat, before = static_cast<size_t>((me + n - 1) % n);
-        const auto gradient = [&](size_t w) {
-          const size_t count = cuts[w + 1] - cuts[w];
-          return count ? std::span(optimizer_->gradient({flat + cuts[w], flat + cuts[w + 1]}), count)
-                       : std::span<float>();
-        };
-        const auto own = gradient(static_cast<size_t>(me)), mirror = gradient(before);
-        if (const float* sum = sums->sum(f)) std::memcpy(own.data(), sum, own.size_bytes());
-        mesh_.replicas->exchange(std::as_bytes(own), (me + 1) % n, std::as_writable_bytes(mirror),
-                                 static_cast<int>(before));
-        continue;
-      }
-      float* grads = share_->store().grads().as<float>() + fold.begin;
-      const auto partials = share_->partials(f);
-      const auto cuts = holdings.cuts(fold, n);
-      if (!shards()) {
-        mesh_.replicas->tree_all_reduce(partials, fold.size(), spans, grads, cuts);
-        continue;
-      }
-      const auto own = static_cast<size_t>(me), mirror = static_cast<size_t>((me + n - 1) % n);
-      mesh_.replicas->tree_reduce_scatter(partials, fold.size(), spans, grads + cuts[own], cuts);
-      mesh_.replicas->exchange(float_bytes(grads + cuts[own], cuts[own + 1] - cuts[own]), (me + 1) % n,
-                               float_bytes(grads + cuts[mirror], cuts[mirror + 1] - cuts[mirror]),
-                               (me + n - 1) % n);
-    }
+  if (share_) {
+    if (share_->shards()) take_shards();
+    else share_->settle_sums();
     shard_hash_ = hash_of_shards();
     share_->reset();
   }
   result.gradient_norm = gradient_norm();
   team_->comm().all_reduce(std::span(losses), comm::Reduce::kSum);  // each is nonzero on one rank only: exact
+}
+
+// ZeRO 2 and 3: the sum of this rank's shard of each fold, and the one that it mirrors from the rank before.
+void Trainer::take_shards() {
+  const parallel::Holdings& holdings = share_->holdings();
+  const int n = mesh_.shards(), me = mesh_.shard(), before = (me + n - 1) % n;
+  std::vector<comm::Ticket> tickets;
+  for (size_t f = 0; f < holdings.folds().size(); ++f) {
+    const auto cuts = holdings.cuts(holdings.folds()[f], n);
+    const size_t flat = holdings.folds()[f].blocks.front().flat;
+    const auto gradient = [&](int worker) {
+      const size_t begin = cuts[static_cast<size_t>(worker)], end = cuts[static_cast<size_t>(worker) + 1];
+      return end > begin ? std::span(optimizer_->gradient({flat + begin, flat + end}), end - begin)
+                         : std::span<float>();
+    };
+    const auto own = gradient(me), mirror = gradient(before);
+    if (!mirror.empty())
+      tickets.push_back(mesh_.replicas->post_receive(std::as_writable_bytes(mirror), before));
+    const float* sum = share_->shards()->sum(f);
+    if (own.empty()) continue;
+    std::memcpy(own.data(), sum, own.size_bytes());
+    tickets.push_back(mesh_.replicas->post_send(std::as_bytes(own), (me + 1) % n));
+  }
+  for (const comm::Ticket& t : tickets) mesh_.replicas->await(t);
 }
 
 Hash128 Trainer::hash_of_shards() const {

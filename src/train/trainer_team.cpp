@@ -290,8 +290,8 @@ void Trainer::vote(const StepResult& result) {
     if (odd != -1) what = "gradient sum";
   }
   if (odd == -1 && shards_values())
-    for (int r = 0; r < mesh_.shards(); ++r)
-      if (votes[static_cast<size_t>(r)].own != votes[static_cast<size_t>((r + 1) % mesh_.shards())].mirrored)
+    for (int64_t r = 0; r < mesh_.layout.world_size(); ++r)
+      if (votes[static_cast<size_t>(r)].own != votes[static_cast<size_t>(mesh_.mirror_of(r))].mirrored)
         odd = -2;
   if (odd == -1 && liar < 0) {
     regroup_after_ = regroup_wanted;

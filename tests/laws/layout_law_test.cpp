@@ -10,6 +10,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
+#include <set>
 #include <thread>
 
 #include "base/clock.h"
@@ -26,6 +28,11 @@ namespace stoker {
 namespace {
 
 constexpr int64_t kSteps = 5, kBatch = 8;
+
+std::vector<std::string> with(std::vector<std::string> a, const std::vector<std::string>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
 
 class Law : public testing::Test {
  public:
@@ -107,7 +114,7 @@ every = 1000
       config.link.who = {name, "here", getpid(), "127.0.0.1", ""};
       config.link.heartbeat_s = 0.05;
       config.run = fmt::format("law{:x}", hash64(run));
-      train::Team team(config, 8);
+      train::Team team(config, recipe(run, settings).virtual_ranks);
       train::TrainerHooks hooks;
       hooks.quiet = true;
       hooks.team = &team;
@@ -219,12 +226,24 @@ every = 1000
     waitpid(coordinator, nullptr, 0);
     for (int fd : {addresses[0], addresses[1], done[0], done[1]}) close(fd);
     if (resumes || until_) return weights(run);
-    const auto batch = static_cast<uint64_t>(recipe(run, settings).global_batch);
-    const auto check = train::check_ledger(run + "/ledger.jsonl", kSteps, batch);
-    EXPECT_EQ(check.batches, static_cast<uint64_t>(kSteps));
+    const train::Recipe said = recipe(run, settings);
+    const auto steps = static_cast<uint64_t>(said.steps);
+    const auto check =
+        train::check_ledger(run + "/ledger.jsonl", steps, static_cast<uint64_t>(said.global_batch));
+    EXPECT_EQ(check.batches, steps);
     EXPECT_EQ(check.lost, 0u);
     EXPECT_EQ(check.repeated, 0u);
     return weights(run);
+  }
+
+  // A run that has stopped after three steps and saved; 0 workers: a process alone.
+  static std::string begun(int workers, const Settings& settings) {
+    until_ = 3;
+    const std::string run = fmt::format("{}/begun{}", root_, ++begun_);
+    if (workers) team(workers, settings, -1, run);
+    else single(settings, run);
+    until_ = 0;
+    return run;
   }
 
   // Of all weights together: the root of the sum of squared differences.
@@ -249,59 +268,132 @@ every = 1000
   static inline int begun_ = 0;
 };
 
-Law::Settings with(Law::Settings a, const Law::Settings& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
-
 TEST_F(Law, AnyNumberOfWorkersGivesTheSameWeights) {
   const std::string truth = single();
   for (int workers : {1, 2, 3, 4, 7, 8}) EXPECT_EQ(team(workers, {}), truth) << workers << " workers";
 }
 
-TEST_F(Law, ShardingGivesTheSameWeights) {
-  const std::string truth = single();
-  for (const char* zero : {"layout.zero_stage=1", "layout.zero_stage=2", "layout.zero_stage=3"})
-    for (int workers : {2, 3, 4, 7, 8}) EXPECT_EQ(team(workers, {zero}), truth) << zero << ", " << workers;
-  EXPECT_EQ(team(3, {"layout.zero_stage=3", "train.recompute=full"}), truth);
-  EXPECT_EQ(team(3, {"layout.zero_stage=3", "train.recompute=selective"}), truth);
+// One choice of each factor; every pair of choices that can go together is tried in some run, and with STOKER_ALL_LAYOUTS every
+// combination.
+struct Choice {
+  Law::Settings settings;
+  int workers = 1;  // this many times as many
+};
+using Factor = std::vector<Choice>;
+
+const std::vector<Factor> kFactors{
+    {{{"layout.zero_stage=0"}},
+     {{"layout.zero_stage=1"}},
+     {{"layout.zero_stage=2"}},
+     {{"layout.zero_stage=3"}}},
+    {{{"layout.pipeline=1"}},
+     {{"layout.pipeline=2"}, 2},
+     {{"layout.pipeline=4"}, 4},
+     {{"layout.pipeline=2", "layout.schedule=interleaved", "layout.virtual_stages=2"}, 2},
+     {{"layout.pipeline=2", "layout.schedule=zero-bubble"}, 2},
+     {{"layout.pipeline=4", "layout.schedule=zero-bubble"}, 4},
+     {{"layout.pipeline=2", "layout.schedule=gpipe"}, 2}},
+    {{{}, 1}, {{}, 2}, {{}, 3}, {{}, 4}, {{}, 7}, {{}, 8}},
+    {{{}},
+     {{"layout.tensor=2"}, 2},
+     {{"layout.tensor=2", "layout.sequence_parallel=true"}, 2},
+     {{"layout.context=2"}, 2},
+     {{"layout.tensor=2", "layout.sequence_parallel=true", "layout.context=2"}, 4}},
+    {{{"train.steps=3"}},
+     {{"train.steps=3", "train.virtual_ranks=4"}},
+     {{"train.steps=3", "train.virtual_ranks=3", "train.global_batch=12", "model.tied_embeddings=false"}}},
+    {{{}}, {{"train.recompute=selective"}}, {{"train.recompute=full"}}},
+};
+enum { kZero, kPipeline, kReplicas, kClass, kModel, kRecompute };
+
+using Combination = std::vector<size_t>;  // a choice of each factor
+
+int workers_of(const Combination& c) {
+  int n = 1;
+  for (size_t f = 0; f < c.size(); ++f) n *= kFactors[f][c[f]].workers;
+  return n;
+}
+Law::Settings settings_of(const Combination& c, std::initializer_list<int> factors) {
+  Law::Settings out;
+  for (const int f : factors)
+    for (const std::string& s : kFactors[static_cast<size_t>(f)][c[static_cast<size_t>(f)]].settings)
+      out.push_back(s);
+  return out;
 }
 
-TEST_F(Law, PipelinesGiveTheSameWeights) {
-  const std::string truth = single();
-  const Settings two{"layout.pipeline=2"}, four{"layout.pipeline=4"};
-  EXPECT_EQ(team(2, two), truth);
-  EXPECT_EQ(team(4, four), truth);
-  EXPECT_EQ(team(4, {"layout.pipeline=2", "layout.zero_stage=1"}), truth);
-  EXPECT_EQ(team(7, {"layout.pipeline=2", "train.recompute=full"}), truth) << "one spare";
-  EXPECT_EQ(team(8, {"layout.pipeline=4", "layout.zero_stage=1", "train.recompute=selective"}), truth);
-}
-
-TEST_F(Law, SchedulesGiveTheSameWeights) {
-  const std::string truth = single();
-  EXPECT_EQ(team(2, {"layout.pipeline=2", "layout.schedule=interleaved", "layout.virtual_stages=2"}), truth);
-  EXPECT_EQ(team(4, {"layout.pipeline=4", "layout.schedule=zero-bubble"}), truth);
-  EXPECT_EQ(team(4, {"layout.pipeline=2", "layout.schedule=gpipe"}), truth);
-}
-
-// Several micro-batches a virtual rank, and an untied head: the other ways through the accumulation.
-TEST_F(Law, SeveralMicroBatchesGiveTheSameWeights) {
-  const Settings settings{"train.virtual_ranks=2", "train.global_batch=16", "model.tied_embeddings=false"};
-  const std::string truth = single(settings);
-  for (const char* schedule : {"1f1b", "zero-bubble"}) {
-    Settings s = settings;
-    s.insert(s.end(), {"layout.pipeline=2", std::string("layout.schedule=") + schedule});
-    EXPECT_EQ(team(2, s), truth) << schedule;
-    EXPECT_EQ(team(4, s), truth) << schedule;
-    s.push_back("layout.zero_stage=2");
-    EXPECT_EQ(team(4, s), truth) << schedule;
+std::vector<Combination> combinations() {
+  std::vector<Combination> out{{}};
+  for (const Factor& factor : kFactors) {
+    std::vector<Combination> longer;
+    for (const Combination& c : out)
+      for (size_t i = 0; i < factor.size(); ++i) {
+        longer.push_back(c);
+        longer.back().push_back(i);
+      }
+    out = std::move(longer);
   }
-  for (const char* zero : {"layout.zero_stage=2", "layout.zero_stage=3"}) {
-    Settings s = settings;
-    s.push_back(zero);
-    EXPECT_EQ(team(2, s), truth) << zero;
-    EXPECT_EQ(team(3, s), truth) << zero << ", one without virtual ranks";
+  std::erase_if(out, [](const Combination& c) {
+    const auto text = fmt::format("{}", fmt::join(settings_of(c, {kPipeline, kRecompute}), " "));
+    return workers_of(c) > 8 ||
+           (text.find("zero-bubble") != std::string::npos && text.find("recompute") != std::string::npos);
+  });
+  return out;
+}
+
+// As few as a greedy choice finds, such that every pair that occurs in `all` occurs in them.
+std::vector<Combination> pairwise(const std::vector<Combination>& all) {
+  using Pair = std::array<size_t, 4>;
+  const auto pairs = [](const Combination& c) {
+    std::vector<Pair> out;
+    for (size_t i = 0; i < c.size(); ++i)
+      for (size_t j = i + 1; j < c.size(); ++j) out.push_back({i, c[i], j, c[j]});
+    return out;
+  };
+  std::set<Pair> open;
+  for (const Combination& c : all)
+    for (const Pair& p : pairs(c)) open.insert(p);
+  std::vector<Combination> out;
+  while (!open.empty()) {
+    const Combination* best = nullptr;
+    size_t most = 0;
+    for (const Combination& c : all) {
+      size_t n = 0;
+      for (const Pair& p : pairs(c)) n += open.count(p);
+      if (n > most) most = n, best = &c;
+    }
+    out.push_back(*best);
+    for (const Pair& p : pairs(*best)) open.erase(p);
   }
+  return out;
+}
+
+// Layouts combine freely. Workers that share layers or rows add in an order of their own: each way of sharing is a class of bits, the
+// same for any replicas, stages, schedule, shards, recomputation and repetition.
+TEST_F(Law, EveryCombinationGivesTheBitsOfItsClass) {
+  const auto all = combinations();
+  std::map<std::string, std::string> truths;
+  for (const Combination& c : getenv("STOKER_ALL_LAYOUTS") ? all : pairwise(all)) {
+    const Settings same = settings_of(c, {kClass, kModel});
+    std::string& truth = truths[fmt::format("{}", fmt::join(same, " "))];
+    if (truth.empty()) {
+      const int sharing = kFactors[kClass][c[kClass]].workers;
+      truth = team(sharing, same);
+      if (sharing > 1) {
+        EXPECT_NE(truth, team(1, settings_of(c, {kModel}))) << fmt::format("{}", fmt::join(same, " "));
+      }
+    }
+    const Settings settings = with(same, settings_of(c, {kZero, kPipeline, kRecompute}));
+    const int workers = workers_of(c);
+    const std::string what = fmt::format("{} workers: {}", workers, fmt::join(settings, " "));
+    if (getenv("STOKER_SHOW")) fmt::print("{}\n", what);
+    EXPECT_EQ(team(workers, with(settings, {"checkpoint.keep_last=2"})), truth) << what;
+  }
+}
+
+// What does not fill another replica waits as a spare.
+TEST_F(Law, SparesDoNotChangeTheWeights) {
+  EXPECT_EQ(team(7, {"layout.pipeline=2", "layout.zero_stage=2"}), single());
+  EXPECT_EQ(team(3, {"layout.tensor=2"}), team(2, {"layout.tensor=2"}));
 }
 
 TEST_F(Law, ADeathDoesNotChangeTheWeights) {
@@ -316,11 +408,10 @@ TEST_F(Law, ADeathDoesNotChangeTheWeights) {
 TEST_F(Law, ADeathInAPipelineDoesNotChangeTheWeights) {
   const std::string truth = single();
   for (int victim : {0, 3})
-    EXPECT_EQ(team(4, {"layout.pipeline=2", "layout.zero_stage=1"}, victim), truth) << "rank of " << victim;
+    for (const char* zero : {"layout.zero_stage=1", "layout.zero_stage=3"})
+      EXPECT_EQ(team(4, {"layout.pipeline=2", zero}, victim), truth) << zero << ", rank of " << victim;
 }
 
-// Workers that share layers or rows add in another order: each way of sharing is a class of bits of its own. Inside a class the law
-// holds again: replicas, stages, schedules, shards, recomputation and repetition do not show.
 struct Shared {
   Law::Settings settings;
   int workers;  // that share
@@ -331,23 +422,6 @@ const std::vector<Shared> kShared{
     {{"layout.context=2"}, 2},
     {{"layout.tensor=2", "layout.sequence_parallel=true", "layout.context=2"}, 4},
 };
-
-TEST_F(Law, SharedLayersHaveBitsOfTheirOwn) {
-  const std::string plain = single();
-  for (const Shared& s : kShared) {
-    const std::string truth = team(s.workers, s.settings);
-    EXPECT_NE(truth, plain) << s.settings.back();
-    EXPECT_EQ(team(s.workers, with(s.settings, {"checkpoint.keep_last=2"})), truth) << "again";
-    EXPECT_EQ(team(s.workers * 2, with(s.settings, {"layout.zero_stage=1", "train.recompute=full"})), truth);
-    EXPECT_EQ(team(s.workers * 2, with(s.settings, {"layout.pipeline=2"})), truth);
-    EXPECT_EQ(team(s.workers * 2 + 1, with(s.settings, {"layout.pipeline=2", "layout.schedule=zero-bubble"})),
-              truth)
-        << "one spare";
-  }
-  EXPECT_EQ(team(6, with(kShared[1].settings, {"layout.zero_stage=1"})), team(2, kShared[1].settings));
-  EXPECT_EQ(team(8, with(kShared[2].settings, {"layout.pipeline=2", "layout.zero_stage=1"})),
-            team(2, with(kShared[2].settings, {"train.recompute=selective"})));
-}
 
 // How far from a single worker. The single worker's own rounding error is its distance from a run whose kernels add in f64 and round
 // once; a shared run makes the same roundings in another order, so it is as far from that run: twice the distance apart, and twice
@@ -375,18 +449,41 @@ TEST_F(Law, SharedLayersStayWithinTheRoundingErrorOfASingleWorker) {
   }
 }
 
-// Checkpoints are of the whole model: any layout goes on with them, inside a class to the bit.
+// Each layout goes on with what the one before it in the circle has saved.
+TEST_F(Law, AnyLayoutGoesOnWithAnyCheckpoint) {
+  struct Layout {
+    int workers;
+    Settings settings;
+  };
+  const std::vector<Layout> plain{
+      {0, {}},
+      {3, {"layout.zero_stage=3"}},
+      {4, {"layout.pipeline=2", "layout.zero_stage=2"}},
+      {4, {"layout.zero_stage=2"}},
+      {4, {"layout.pipeline=2", "layout.schedule=zero-bubble", "layout.zero_stage=3"}},
+      {2, {"layout.pipeline=2", "layout.schedule=interleaved", "layout.virtual_stages=2"}},
+      {6, {"layout.pipeline=2", "layout.zero_stage=3"}}};
+  const std::vector<Layout> shared{{2, {}},
+                                   {4, {"layout.zero_stage=3"}},
+                                   {8, {"layout.zero_stage=2", "layout.pipeline=2"}},
+                                   {4, {"layout.pipeline=2"}}};
+  const auto go_round = [](const std::vector<Layout>& circle, const Settings& all, const std::string& truth) {
+    for (size_t i = 0; i < circle.size(); ++i) {
+      const Layout &from = circle[i], &to = circle[(i + 1) % circle.size()];
+      const std::string run = begun(from.workers, with(from.settings, all));
+      const Settings settings = with(to.settings, all);
+      EXPECT_EQ(to.workers ? team(to.workers, settings, -1, run) : single(settings, run), truth)
+          << fmt::format("{} -> {}", fmt::join(from.settings, " "), fmt::join(to.settings, " "));
+    }
+  };
+  go_round(plain, {}, team(1, {}));
+  go_round(shared, {"layout.tensor=2"}, team(2, {"layout.tensor=2"}));
+}
+
+// Checkpoints are of the whole model: into another class and back.
 TEST_F(Law, SharedLayersGoOnWithAnyCheckpoint) {
   const Settings both = kShared[3].settings, sgd{"optimizer.name=sgd", "optimizer.learning_rate=0.5"};
   const std::string truth = team(4, both);
-  const auto begun = [&](int workers, const Settings& settings) {
-    until_ = 3;
-    const std::string run = fmt::format("{}/begun{}", root_, ++begun_);
-    if (workers) team(workers, settings, -1, run);
-    else single(settings, run);
-    until_ = 0;
-    return run;
-  };
   EXPECT_EQ(team(8, with(both, {"layout.pipeline=2", "layout.zero_stage=1"}), -1, begun(4, both)), truth);
   EXPECT_EQ(team(4, both, -1, begun(8, with(both, {"layout.zero_stage=1"}))), truth);
   // Into another class and back to a single worker: near it.

@@ -16,7 +16,6 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OTHERS = "# Several processes"
 SHAPES = {
     "gpt2": ["--arch", "gpt2", "--ffn", "3072", "--vocab", "50257"],
     "llama-124m": ["--arch", "llama", "--ffn", "2048", "--vocab", "50304"],
@@ -123,8 +122,8 @@ peak, with the same count of FLOPs per token for both.
     if not args.quick and not args.shape:
         path = ROOT / "docs/bench.md"
         old = path.read_text() if path.exists() else ""
-        others = old[old.index(OTHERS):] if OTHERS in old else ""  # sections that other commands made
-        path.write_text(page.rstrip("\n") + "\n" + ("\n" + others if others else ""))
+        _, heading, others = old.partition("\n# ")  # the sections after this one are others'
+        path.write_text(page.rstrip("\n") + "\n" + (heading + others if others else ""))
         say("wrote docs/bench.md")
 
 

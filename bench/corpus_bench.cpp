@@ -65,7 +65,7 @@ std::vector<File> read_all(int count, char** roots) {
 bool is_html(const std::string& path) { return path.ends_with(".html") || path.ends_with(".htm"); }
 
 std::string plain_text(const File& file) {
-  if (!is_html(file.path)) return file.text;
+  if (!is_html(file.path)) return decode_to_utf8(file.text, detect_encoding(file.text, "", false)).text;
   const auto decoded = decode_to_utf8(file.text, detect_encoding(file.text, "", true));
   auto page = extract_html(decoded.text);
   return page.ok() ? page.value().text : "";
@@ -246,7 +246,9 @@ int main(int argc, char** argv) try {
     return 0;
   }
   std::vector<std::string> texts;
-  for (const auto& file : files) texts.push_back(plain_text(file));
+  for (const auto& file : files)
+    if (auto text = plain_text(file); text.find('\0') == text.npos)
+      texts.push_back(std::move(text));  // as a build
   if (what == "signatures") signatures(texts);
   else if (what == "stages") stages(texts);
   else accuracy(texts);

@@ -18,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   (void)shingle_set(bytes, ShingleUnit::kWord, 5);  // takes bytes that are not UTF-8 too
   (void)shingle_set(bytes, ShingleUnit::kCharacter, 24);
+  (void)identify_language(bytes);
   for (const float value : measure_quality(bytes)) STOKER_CHECK(std::isfinite(value));
   const std::string text = repair_unicode(bytes).text;
   STOKER_CHECK(valid_utf8_prefix(text) == text.size());

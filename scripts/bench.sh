@@ -8,7 +8,8 @@
 # pip's own configuration applies: an index of CPU builds named there (PIP_EXTRA_INDEX_URL) saves gigabytes.
 #   exact   what it costs that the layout never changes the bits: sums and whole steps
 #   data    the data factory on two messy Debian packages: stages, signatures, accuracy of the bands, extraction beside
-#           trafilatura, dedup and shards beside datatrove, encoding beside tokenizers and tiktoken (docs/data-factory.md)
+#           trafilatura, dedup and shards beside datatrove, encoding beside tokenizers and tiktoken, training on cleaned
+#           text beside raw (docs/data-factory.md)
 #   checkpoint  what a checkpoint of a 124M model costs, and kill -9, a full disk and damage (scripts/checkpoint_proof.sh)
 #   STOKER_TORCH_PYTHON   a Python that already has torch, used instead of .venv
 set -euo pipefail

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./dev bench data [PART...]: the numbers of docs/data-factory.md. Parts: stages signatures accuracy thin extract peers tokens
-# quality; all of them when none is named, about fifteen minutes, most of it datatrove and the exact comparison of all pairs.
+# quality faults; all of them when none is named, about fifteen minutes, most of it datatrove and the exact comparison of all pairs.
 # Corpora: Debian's linux-doc-6.1 and cppreference-doc-en-html, fetched and unpacked, not installed. Peers: PyPI, in a virtual
 # environment of their own, .venv-data.
 set -euo pipefail
@@ -21,7 +21,7 @@ pages=$place/usr/share/cppreference/doc/html/en
 ninja -C build corpus_bench >/dev/null
 bench=build/bench/corpus_bench
 parts=("$@")
-[ $# -gt 0 ] || parts=(stages signatures accuracy thin extract peers tokens quality)
+[ $# -gt 0 ] || parts=(stages signatures accuracy thin extract peers tokens quality faults)
 for part in "${parts[@]}"; do case "$part" in extract | peers | tokens)
   if [ ! -e .venv-data/complete ]; then
     say "making .venv-data with datatrove, trafilatura, tokenizers and tiktoken from PyPI"
@@ -43,6 +43,7 @@ for part in "${parts[@]}"; do
     tokens)
       find "$kernel/Documentation" -name '*.rst.gz' -not -path '*translations*' | LC_ALL=C sort | xargs zcat >"$place/kernel.txt"
       .venv-data/bin/python bench/tokenizer_peers.py build/stoker "$place/kernel.txt" ;;
+    faults) scripts/data_faults.sh ;;
     quality) scripts/cleaned_against_raw.sh "${STEPS:-600}" ;;
     *) say "bench data: no part '$part'"; exit 64 ;;
   esac

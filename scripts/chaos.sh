@@ -3,13 +3,13 @@
 # verdict. As root all kinds of faults; without, all but network partitions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+program=build/stoker source=$PWD
+. scripts/small_run.sh
 faults=200
 case "${1:-}" in [0-9]*) faults=$1; shift ;; esac
 place=${STOKER_CHAOS_DIR:-build/chaos}
 rm -rf "$place"
-mkdir -p "$place/text"
-for i in $(seq 40); do sed "s/^/$i /" tests/golden/tokenizer/training.txt | head -c 3000 >"$place/text/$i.txt" || true; done
-build/stoker data prepare "$place/text" --out "$place/data" --vocab-size 400 --held-out 0 >/dev/null 2>&1
+make_small_data "$place" 40
 cat >"$place/recipe.toml" <<TOML
 [run]
 dir = "$place/unused"
@@ -29,4 +29,4 @@ global_batch = 16
 micro_batch = 1
 virtual_ranks = 8
 TOML
-exec build/stoker chaos "$place/recipe.toml" --kills "$faults" --run "$place/run" "$@"
+exec "$program" chaos "$place/recipe.toml" --kills "$faults" --run "$place/run" "$@"

@@ -4,12 +4,11 @@
 # worker. Exit code 1 when a prediction is off by more than 5 % or weights differ.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-stoker=$(readlink -f "${1:-build/stoker}")
+program=$(readlink -f "${1:-build/stoker}") source=$PWD
+. scripts/small_run.sh
 place=${STOKER_LAYOUTS_DIR:-build/layouts}
 rm -rf "$place"
-mkdir -p "$place/text"
-for i in $(seq 40); do sed "s/^/$i /" tests/golden/tokenizer/training.txt | head -c 3000 >"$place/text/$i.txt" || true; done
-"$stoker" data prepare "$place/text" --out "$place/data" --vocab-size 400 --held-out 0 >/dev/null 2>&1
+make_small_data "$place" 40
 cat >"$place/recipe.toml" <<TOML
 [run]
 dir = "$place/unused"
@@ -43,8 +42,8 @@ while read -r workers settings; do
   run=$place/run-$((++count))
   set=(--set "run.dir=\"$run\"")
   for s in $settings; do set+=(--set "layout.$s"); done
-  if [ "$workers" = 1 ]; then "$stoker" train "$place/recipe.toml" "${set[@]}" --quiet >/dev/null
-  else "$stoker" launch -n "$workers" -- train "$place/recipe.toml" "${set[@]}" --timeout 60 --quiet >/dev/null 2>"$run.err" || { cat "$run.err"; exit 1; }; fi
+  if [ "$workers" = 1 ]; then "$program" train "$place/recipe.toml" "${set[@]}" --quiet >/dev/null
+  else "$program" launch -n "$workers" -- train "$place/recipe.toml" "${set[@]}" --timeout 60 --quiet >/dev/null 2>"$run.err" || { cat "$run.err"; exit 1; }; fi
   weights=$(last "$run/log.jsonl" weights_hash)
   truth=${truth:-$weights}
   [ "$weights" = "$truth" ] || { status=1; echo "other weights: $weights, expected $truth"; }
@@ -52,7 +51,7 @@ while read -r workers settings; do
     rank=$(last "$log" rank 2>/dev/null || echo 0)
     peak=$(last "$log" peak_bytes 2>/dev/null || true)
     [ -n "$peak" ] || continue
-    predicted=$("$stoker" train "$place/recipe.toml" "${set[@]}" --dry-run --workers "$workers" --rank "${rank:-0}" --json | grep -o '"memory_bytes": [0-9]*' | cut -d' ' -f2)
+    predicted=$("$program" train "$place/recipe.toml" "${set[@]}" --dry-run --workers "$workers" --rank "${rank:-0}" --json | grep -o '"memory_bytes": [0-9]*' | cut -d' ' -f2)
     wall=$(mean "$log" time_s)
     awk -v l="$workers ${settings:-plain}" -v r="${rank:-0}" -v p="$predicted" -v m="$peak" -v w="$wall" -v c="$(mean "$log" compute)" \
       -v g="$(mean "$log" 'wait for gradients')" -v v="$(mean "$log" 'wait for weights')" -v s="$(mean "$log" 'wait for stages')" -v a="$(mean "$log" 'wait for agreement')" \

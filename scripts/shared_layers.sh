@@ -4,11 +4,11 @@
 # `--dry-run` says. Needs `stoker` in build/ and about 2 GB.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+program=build/stoker source=$PWD
+. scripts/small_run.sh
 place=${STOKER_SHARED_DIR:-build/shared}
 rm -rf "$place"
-mkdir -p "$place/text"
-for i in $(seq 40); do sed "s/^/$i /" tests/golden/tokenizer/training.txt | head -c 3000 >"$place/text/$i.txt" || true; done
-build/stoker data prepare "$place/text" --out "$place/data" --vocab-size 400 --held-out 0 >/dev/null 2>&1
+make_small_data "$place" 40
 cat >"$place/recipe.toml" <<TOML
 [run]
 dir = "$place/unused"
@@ -35,13 +35,13 @@ row() { # name, workers, settings
   local set=(--set "run.dir=$run" "${arguments[@]}")
   for s in "$@"; do set+=(--set "layout.$s"); done
   local said
-  said=$(build/stoker train "$place/recipe.toml" --dry-run --json --workers "$workers" "${set[@]}" | sed -n 's/^  "memory_bytes": \([0-9]*\).*/\1/p')
-  if [ "$workers" = 1 ]; then build/stoker train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null
-  else build/stoker launch -n "$workers" --run "$run" -- train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null 2>"$run.err"; fi
+  said=$("$program" train "$place/recipe.toml" --dry-run --json --workers "$workers" "${set[@]}" | sed -n 's/^  "memory_bytes": \([0-9]*\).*/\1/p')
+  if [ "$workers" = 1 ]; then "$program" train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null
+  else "$program" launch -n "$workers" --run "$run" -- train "$place/recipe.toml" --quiet "${set[@]}" >/dev/null 2>"$run.err"; fi
   local taken hash loss
   taken=$(cat "$run"/log.jsonl "$run"/workers/*.jsonl 2>/dev/null | grep -o '"peak_bytes":[0-9]*' | cut -d: -f2 | sort -n | tail -1)
   loss=$(grep '"event":"step"' "$run/log.jsonl" | tail -1 | grep -o '"loss":[0-9.]*' | cut -d: -f2)
-  hash=$(build/stoker ckpt show "$run" --json | sed -n 's/.*"weights_hash": "\(.\{12\}\).*/\1/p' | head -1)
+  hash=$("$program" ckpt show "$run" --json | sed -n 's/.*"weights_hash": "\(.\{12\}\).*/\1/p' | head -1)
   awk -v n="$name" -v w="$workers" -v h="$hash" -v l="$loss" -v s="$said" -v t="$taken" \
     'BEGIN {printf "%-28s %8d  %-12s %-10.6f %6.0f MB %6.0f MB %4.1f %%\n", n, w, h, l, s / 1e6, t / 1e6, (t / s - 1) * 100}'
 }

@@ -1,12 +1,16 @@
-# Sourced by the scripts that run real teams (slurm_zombie.sh, ssh_hosts.sh, elastic_run.sh): a small text of the tree and a small
-# model to train on it, so that a step takes a few milliseconds. Expects `program` (stoker) and `source` (the root of the tree).
+# Sourced by scripts that train a small model on a small text of the tree. Expects `program` (stoker) and `source` (the root of the tree).
 
-# In the current folder: text/, data/ and recipe.toml, whose run directory is single/. 400 steps of 8 samples, 8 virtual ranks.
-make_small_run() {
+# FOLDER/text and FOLDER/data: so many short documents, a vocabulary of 400, nothing held out.
+make_small_data() { # folder documents
   local i
-  mkdir text
-  for i in $(seq 30); do sed "s/^/$i /" "$source/tests/golden/tokenizer/training.txt" | head -c 3000 >"text/$i.txt" || true; done
-  "$program" data prepare text --out data --vocab-size 400 --held-out 0 >/dev/null 2>&1
+  mkdir -p "$1/text"
+  for i in $(seq "$2"); do sed "s/^/$i /" "$source/tests/golden/tokenizer/training.txt" | head -c 3000 >"$1/text/$i.txt" || true; done
+  "$program" data prepare "$1/text" --out "$1/data" --vocab-size 400 --held-out 0 >/dev/null 2>&1
+}
+# In the current folder: text/, data/ and recipe.toml, whose run directory is single/. 400 steps of 8 samples, 8 virtual ranks, each a
+# few milliseconds.
+make_small_run() {
+  make_small_data . 30
   cat >recipe.toml <<'TOML'
 [run]
 dir = "single"

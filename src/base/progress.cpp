@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 #include "base/clock.h"
 
@@ -75,6 +76,13 @@ void Progress::draw(bool last) {
   }
   fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line, last ? "\n" : "");
   std::fflush(stderr);
+}
+
+std::string human_time(double unix_s) {
+  const auto seconds = static_cast<std::time_t>(unix_s);
+  std::tm parts{};
+  localtime_r(&seconds, &parts);
+  return fmt::format("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
 }  // namespace stoker

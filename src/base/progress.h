@@ -32,5 +32,6 @@ class Progress {
 std::string human_bytes(double bytes);       // "1.50 GB": powers of 1000
 std::string human_count(double count);       // "124.4 M"
 std::string human_duration(double seconds);  // "3 m 20 s"
+std::string human_time(double unix_s);       // "14:03:09", the local clock
 
 }  // namespace stoker

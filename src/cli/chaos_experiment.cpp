@@ -39,6 +39,9 @@ constexpr int64_t kMostSteps = 50;
 constexpr int64_t kWarmUpSteps = 6;
 constexpr int64_t kEndless = 1'000'000'000;
 constexpr int kStopped = 75;
+// A pause of 10 ms that lasts so long: this process was stopped, and the workers with it. What they then say of one another is
+// no verdict on them.
+constexpr double kStandstill_s = 0.5;
 
 // What happens to all workers at once cannot be survived from memory.
 bool is_total(const std::string& kind) { return kind == "flip-checkpoint"; }
@@ -75,7 +78,8 @@ class Experiment {
     const checkpoint::Checkpoint last = store.open_latest(true);
     v.steps = last.step();
     v.disturbed = last.weights_hash().hex();
-    options_.say(fmt::format("one worker, undisturbed, to the same step {}", v.steps));
+    options_.say(fmt::format("undisturbed with {} worker{} to the same step {}", fewest(),
+                             fewest() == 1 ? "" : "s", v.steps));
     const double from = monotonic_s();
     train_alone(undisturbed(), kEndless, v.steps);
     v.undisturbed_s = monotonic_s() - from;
@@ -113,13 +117,21 @@ class Experiment {
     return out;
   }
 
+  // The workers of the undisturbed run: one, but where the layout splits inner sums and so is a class of bits of its own.
+  int64_t fewest() const { return recipe_.layout.tensor * recipe_.layout.context; }
+
   void train_alone(const std::string& run_dir, int64_t steps, int64_t until) {
     fs_.make_dirs(run_dir);
     cluster::Processes processes;
     auto command = train_command(run_dir, steps);
-    command.insert(command.begin(), cluster::own_executable());
     command.insert(command.end(),
-                   {"--until", std::to_string(until), "--set", fmt::format("checkpoint.every={}", kEndless)});
+                   {"--until", std::to_string(until), "--set", fmt::format("checkpoint.every={}", kEndless),
+                    "--set", "layout.pipeline=1"});
+    if (fewest() > 1) {
+      const std::vector<std::string> launch{"launch", "-n", std::to_string(fewest()), "--run", run_dir, "--"};
+      command.insert(command.begin(), launch.begin(), launch.end());
+    }
+    command.insert(command.begin(), cluster::own_executable());
     processes.start({"alone", command, {}, run_dir + "/output.log", ""});
     for (;;) {
       for (const auto& e : processes.reap()) {
@@ -201,7 +213,19 @@ class Experiment {
     view_ = std::make_unique<RunView>(net::parse_address(launcher.address()), net::Tls::kAuto, p.token);
     launcher.start_workers();
     launcher_ = &launcher;
-    for (int i = 0; i < options_.faults && wait_for_calm(); ++i) v.faults.push_back(one_fault(i));
+    for (int i = 0; i < options_.faults && wait_for_calm();) {
+      const double stood_before_s = stood_still_s_;
+      FaultRecord fault = one_fault(i);
+      if (stood_still_s_ > stood_before_s) {
+        ++v.inflicted_again;
+        options_.say(
+            fmt::format("the whole machine stood still for {:.1f} s meanwhile: that one does not count",
+                        stood_still_s_ - stood_before_s));
+        continue;
+      }
+      v.faults.push_back(std::move(fault));
+      ++i;
+    }
     const bool calm = wait_for_calm();
     if (calm) view_->stop("all faults have been inflicted");
     while (launcher.step()) pause();
@@ -215,7 +239,11 @@ class Experiment {
           launcher.exit_code(), v.faults.size(), disturbed());
   }
 
-  static void pause() { std::this_thread::sleep_for(std::chrono::milliseconds(10)); }
+  void pause() {
+    const double before = monotonic_s();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    if (const double slept = monotonic_s() - before; slept > kStandstill_s) stood_still_s_ += slept;
+  }
 
   // The launcher works while we wait. False when the time or the run is over.
   template <typename Done>
@@ -372,8 +400,8 @@ class Experiment {
       f.said = "the launcher started it again";
       return launcher_->processes().running("coordinator") && view_->client().answers(kQuick_s);
     }
-    static const std::vector<std::string> kNaming{"ended",   "silent",  "stuck",   "link",
-                                                  "accused", "corrupt", "storage", "slow"};
+    static const std::vector<std::string> kNaming{"ended",  "silent",  "stuck",   "link",
+                                                  "blamed", "corrupt", "storage", "slow"};
     for (const json& e : events) {
       const bool names = is_total(f.kind)
                              ? e["kind"] == "damaged"
@@ -397,6 +425,7 @@ class Experiment {
   std::unique_ptr<cluster::Namespaces> namespaces_;  // outlives the processes in them
   std::unique_ptr<RunView> view_;
   cluster::Launcher* launcher_ = nullptr;
+  double stood_still_s_ = 0;
 };
 
 }  // namespace

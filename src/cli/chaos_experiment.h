@@ -1,5 +1,6 @@
 // cli/chaos_experiment.h
-// One real run that is disturbed on purpose, then the same run undisturbed by a single worker, compared byte for byte.
+// One real run that is disturbed on purpose, then the same run undisturbed by a single worker, compared byte for byte. A layout with
+// tensor or context parallelism is compared with the fewest workers that have it; a pipeline is compared with none.
 //   The disturbed run goes on until all faults have been inflicted, is then asked to stop, and the undisturbed one is trained to
 //   the same step: a recipe of any length will do.
 //   Kinds         kill stop half-open drop delay partition disk-full flip-weights flip-gradients flip-shard flip-checkpoint
@@ -34,6 +35,7 @@ struct FaultRecord {
 struct ChaosVerdict {
   std::vector<FaultRecord> faults;
   std::vector<std::string> left_out;  // kinds that are not possible here, with the reason
+  int inflicted_again = 0;            // since the machine stood still in the middle of one
   bool identical = false;
   int64_t steps = 0;
   uint64_t lost = 0, repeated = 0, batches = 0;

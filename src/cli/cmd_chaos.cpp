@@ -34,6 +34,7 @@ json to_json(const ChaosVerdict& v, bool passed) {
   return {{"faults", v.faults.size()},
           {"kinds", kinds},
           {"left_out", v.left_out},
+          {"inflicted_again", v.inflicted_again},
           {"identical", v.identical},
           {"steps", v.steps},
           {"samples_lost", v.lost},
@@ -68,7 +69,7 @@ void print(const ChaosVerdict& v, bool passed) {
                sum.slowest_named < 1e8 ? fmt::format("{:.2f}", sum.slowest_named) : "never",
                v.recovery_median(kind));
   fmt::print(
-      "faults    {} in {}, one worker undisturbed {}\nweights   after step {}: {} {} {}\n"
+      "faults    {} in {}, undisturbed {}\nweights   after step {}: {} {} {}\n"
       "samples   {} lost, {} repeated, {} batches\nrecovery  median {:.2f} s, after kill -9 {:.2f} s; no "
       "finished batch done "
       "again: {}; checkpoints read: {}\nculprits  {} not named within 10 s\n{}\n",
@@ -98,6 +99,7 @@ void add_chaos(Command& app) {
   cmd->add_flag("--quiet", flags->quiet, "Only the verdict");
   cmd->footer(
       "Example: stoker chaos recipe.toml --kills 200\n"
+      "         stoker chaos recipe.toml --set layout.pipeline=2 --kinds kill stop drop\n"
       "The disturbed run lasts until all faults are in; then one worker trains undisturbed to the same "
       "step.");
   cmd->callback([flags] {

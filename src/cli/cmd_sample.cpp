@@ -21,39 +21,68 @@ struct Flags {
   bool json = false;
 };
 
-// Streams one text to stdout unless JSON is wanted; returns it.
-std::string generate(Decoder& decoder, const tokenizer::Tokenizer& tok, const Flags& f, uint64_t first_draw,
-                     int64_t& produced) {
-  std::vector<int32_t> prompt =
-      f.prompt.empty() ? std::vector<int32_t>{} : tok.encode(f.prompt, tokenizer::SpecialTokens::kRecognise);
-  if (const auto end = tok.end_of_text())
-    prompt.insert(prompt.begin(), *end);  // as documents begin in training
-  if (prompt.empty())
+// A text begins as documents did in training: with what the tokenizer's own template puts before one, else with the
+// model's begin-of-text token, else with the token that ends documents, after which another begins.
+std::vector<int32_t> prompt_tokens(const tokenizer::Tokenizer& tok, const LoadedModel& model,
+                                   const std::string& text) {
+  std::vector<int32_t> out = tok.definition().prefix;
+  if (out.empty() && model.bos_token) out.push_back(static_cast<int32_t>(*model.bos_token));
+  if (const auto end = tok.end_of_text(); out.empty() && end) out.push_back(*end);
+  tok.encode_append(text, out, tokenizer::SpecialTokens::kRecognise);
+  if (out.empty())
     fail(ErrorKind::kUsage,
          "--prompt is empty and the tokenizer has no end-of-text token to begin from: give a prompt");
-  decoder.reset();
-  std::span<const float> logits;
-  for (const int32_t t : prompt) logits = decoder.next(t);
-  tokenizer::StreamDecoder stream(tok);
-  std::string text;
-  const auto emit = [&](const std::string& piece) {
-    text += piece;
-    if (!f.json) fmt::print("{}", piece), std::fflush(stdout);
-  };
-  if (!f.json) fmt::print("{}", f.prompt);
-  for (produced = 0; produced < f.tokens && decoder.length() < decoder.capacity() && !stop_requested();
-       ++produced) {
-    const int32_t next = eval::sample(logits.first(static_cast<size_t>(std::min<int64_t>(
-                                          tok.vocab_size(), static_cast<int64_t>(logits.size())))),
-                                      f.sampler, first_draw + static_cast<uint64_t>(produced));
-    if (tok.end_of_text() == next) break;
-    emit(stream.push(next));
-    logits = decoder.next(next);
-  }
-  emit(stream.finish());
-  if (!f.json) fmt::print("\n");
-  return text;
+  return out;
 }
+
+class Writer {
+ public:
+  Writer(const Flags& flags, const LoadedModel& model, const tokenizer::Tokenizer& tok, ops::Context& context)
+      : flags_(flags),
+        model_(model),
+        tok_(tok),
+        prompt_(prompt_tokens(tok, model, flags.prompt)),
+        decoder_(*model.store, std::min<int64_t>(model.store->spec().max_positions, 8192), context) {}
+
+  const std::vector<int32_t>& prompt() const { return prompt_; }
+
+  // Streams one text to stdout unless JSON is wanted.
+  nlohmann::json text(uint64_t first_draw) {
+    decoder_.reset();
+    std::span<const float> logits;
+    for (const int32_t t : prompt_) logits = decoder_.next(t);
+    tokenizer::StreamDecoder stream(tok_);
+    std::string text;
+    std::vector<int32_t> ids;
+    const auto emit = [&](const std::string& piece) {
+      text += piece;
+      if (!flags_.json) fmt::print("{}", piece), std::fflush(stdout);
+    };
+    if (!flags_.json) fmt::print("{}", flags_.prompt);
+    while (std::ssize(ids) < flags_.tokens && decoder_.length() < decoder_.capacity() && !stop_requested()) {
+      const int32_t next = eval::sample(known(logits), flags_.sampler, first_draw + ids.size());
+      if (tok_.end_of_text() == next || model_.eos_token == next) break;
+      ids.push_back(next);
+      emit(stream.push(next));
+      logits = decoder_.next(next);
+    }
+    emit(stream.finish());
+    if (!flags_.json) fmt::print("\n");
+    return {{"text", text}, {"tokens", ids.size()}, {"ids", ids}};
+  }
+
+ private:
+  // A model may have more rows than the tokenizer has tokens: those mean nothing.
+  std::span<const float> known(std::span<const float> logits) const {
+    return logits.first(std::min(static_cast<size_t>(tok_.vocab_size()), logits.size()));
+  }
+
+  const Flags& flags_;
+  const LoadedModel& model_;
+  const tokenizer::Tokenizer& tok_;
+  const std::vector<int32_t> prompt_;
+  Decoder decoder_;
+};
 
 void run(const Flags& f) {
   eval::validate(f.sampler);
@@ -64,17 +93,18 @@ void run(const Flags& f) {
          m.source);
   const auto tok = f.tokenizer.empty() ? tokenizer::Tokenizer::from_json(m.tokenizer_json)
                                        : tokenizer::Tokenizer::load(f.tokenizer);
-  Decoder decoder(*m.store, std::min<int64_t>(m.store->spec().max_positions, 8192), context);
+  Writer writer(f, m, tok, context);
   nlohmann::json samples = nlohmann::json::array();
   for (int i = 0; i < f.count && !stop_requested(); ++i) {
     if (!f.json && i) fmt::print("---\n");
-    int64_t produced = 0;
-    const std::string text = generate(decoder, tok, f, static_cast<uint64_t>(i) << 32, produced);
-    samples.push_back({{"text", text}, {"tokens", produced}});
+    samples.push_back(writer.text(static_cast<uint64_t>(i) << 32));
   }
   if (f.json)
-    fmt::print("{}\n", nlohmann::json{{"model", m.source}, {"prompt", f.prompt}, {"samples", samples}}.dump(
-                           2, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print(
+        "{}\n",
+        nlohmann::json{
+            {"model", m.source}, {"prompt", f.prompt}, {"prompt_ids", writer.prompt()}, {"samples", samples}}
+            .dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 #include <deque>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -18,13 +17,6 @@ namespace {
 
 using nlohmann::json;
 constexpr size_t kEventLines = 12;
-
-std::string clock_text(double unix_s) {
-  const auto t = static_cast<time_t>(unix_s);
-  tm parts{};
-  localtime_r(&t, &parts);
-  return fmt::format("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec);
-}
 
 std::string cut(const std::string& text, size_t width) {
   return text.size() <= width ? text : text.substr(0, width > 3 ? width - 3 : 0) + "...";
@@ -87,7 +79,7 @@ std::string page(const json& status, const std::deque<json>& events) {
   }
   out += "\nevents\n";
   for (const json& e : events)
-    out += fmt::format("  {} {:<9} {}\n", clock_text(e["unix_s"]), e["kind"].get<std::string>(),
+    out += fmt::format("  {} {:<9} {}\n", human_time(e["unix_s"]), e["kind"].get<std::string>(),
                        cut(e["text"], 150));
   return out;
 }

@@ -29,6 +29,32 @@ struct Flags {
   int64_t audit_every = 0, until = 0;
 };
 
+// The held-out text that the run is scored on; null where its data has none. Tells the first source's tokenizer, if asked.
+std::shared_ptr<data::Loader> held_out(const train::Recipe& r, std::string* tokenizer_json) {
+  io::FileSystem& fs = io::real_file_system();
+  data::LoaderOptions o;
+  o.split = r.eval_split;
+  o.sequence_length = r.sequence_length;
+  o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
+  o.sequential = true;
+  // Datasets may be URLs; a loader opens its own way there.
+  io::ObjectFileSystem urls(fs);
+  io::RetryPolicy retry;
+  retry.give_up_after_s = 600;
+  std::string path;
+  io::retry_storage(retry, system_clock(), [&] {
+    const data::Dataset dataset = data::Dataset::open(urls, r.data.sources[0].path);
+    const data::FileRecord& tokenizer = dataset.manifest().tokenizer.file;
+    if (tokenizer_json && !tokenizer.name.empty())
+      *tokenizer_json = io::read_text(urls, dataset.path_of(tokenizer));
+    path = train::eval_dataset(r, urls);
+  });
+  if (path.empty()) return nullptr;
+  o.cache_directory = r.data.cache_directory;
+  o.cache_bytes = r.data.cache_bytes;
+  return std::make_shared<data::Loader>(fs, path, o);
+}
+
 // What the run takes of each source. Datasets are looked at (manifests only), so that is said in words where it cannot be done.
 struct DataPlan {
   std::unique_ptr<data::Feed> feed;
@@ -39,12 +65,13 @@ struct DataPlan {
     try {
       feed = std::make_unique<data::Feed>(io::real_file_system(), train::feed_options(r));
       samples = static_cast<uint64_t>(r.steps * r.global_batch);
+      static_cast<void>(held_out(r, nullptr));
     } catch (const Error& e) {
       problem = e.what();
     }
   }
   nlohmann::json to_json() const {
-    if (!feed) return {{"problem", problem}};
+    if (!problem.empty()) return {{"problem", problem}};
     const auto& schedule = feed->schedule();
     nlohmann::json phases = nlohmann::json::array(), sources = nlohmann::json::array();
     for (size_t p = 0; p < schedule.phases().size(); ++p) {
@@ -70,8 +97,8 @@ struct DataPlan {
     return out;
   }
   void print(const train::Recipe& r) const {
-    if (!feed) {
-      fmt::print("data        not there: {}\n", problem);
+    if (!problem.empty()) {
+      fmt::print("data        {}: {}\n", feed ? "NOT USABLE" : "not there", problem);
       return;
     }
     const auto batch = static_cast<uint64_t>(r.global_batch);
@@ -139,27 +166,8 @@ void dry_run(const train::Recipe& r, const Flags& f) {
 train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
   train::TrainerHooks h;
   h.quiet = f.quiet;
-  io::FileSystem& fs = io::real_file_system();
-  data::LoaderOptions o;
-  o.split = r.eval_split;
-  o.sequence_length = r.sequence_length;
-  o.mode = r.document_masks ? data::PackingMode::kDocumentMasks : data::PackingMode::kConcatenated;
-  o.sequential = true;
-  // Datasets may be URLs; a loader opens its own way there.
-  io::ObjectFileSystem urls(fs);
-  io::RetryPolicy retry;
-  retry.give_up_after_s = 600;
-  std::string eval_path;
-  io::retry_storage(retry, system_clock(), [&] {
-    const data::Dataset dataset = data::Dataset::open(urls, r.data.sources[0].path);
-    const data::FileRecord& tokenizer = dataset.manifest().tokenizer.file;
-    if (!tokenizer.name.empty()) h.tokenizer_json = io::read_text(urls, dataset.path_of(tokenizer));
-    eval_path = train::eval_dataset(r, urls);
-  });
-  if (eval_path.empty()) return h;
-  o.cache_directory = r.data.cache_directory;
-  o.cache_bytes = r.data.cache_bytes;
-  auto loader = std::make_shared<data::Loader>(fs, eval_path, o);
+  const auto loader = held_out(r, &h.tokenizer_json);
+  if (!loader) return h;
   h.evaluate = [loader, rows = r.micro_batch, windows = r.eval_windows](Scorer& model) {
     const eval::Score s = eval::evaluate(model, *loader, rows, windows);
     return train::Evaluation{s.loss, s.bits_per_byte, s.targets};
@@ -191,14 +199,17 @@ void run(const Flags& f) {
     return;
   }
   if (workers.team && workers.team->rank() != 0) return;
+  const size_t said = workers.team ? 0 : train::memory_plan(recipe).total();
   if (f.json) {
     nlohmann::json j{{"steps", s.steps},
                      {"loss", s.loss},
                      {"seconds", s.seconds},
                      {"tokens_per_s", s.tokens_per_s},
                      {"mfu", s.mfu},
+                     {"peak_bytes", s.peak_bytes},
                      {"checkpoint", s.checkpoint},
                      {"weights_hash", s.weights_hash}};
+    if (said) j["memory_bytes"] = said;
     if (s.evaluation)
       j["eval"] = {{"loss", s.evaluation->loss}, {"bits_per_byte", s.evaluation->bits_per_byte}};
     fmt::print("{}\n", j.dump(2));
@@ -211,6 +222,9 @@ void run(const Flags& f) {
   if (s.evaluation)
     fmt::print("held-out loss {:.4f}, {:.4f} bits per byte\n", s.evaluation->loss,
                s.evaluation->bits_per_byte);
+  if (said)
+    fmt::print("memory {} at its peak, {} said beforehand\n", human_bytes(static_cast<double>(s.peak_bytes)),
+               human_bytes(static_cast<double>(said)));
   fmt::print("weights {} in {}\n", s.weights_hash, s.checkpoint);
 }
 

@@ -8,9 +8,40 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/edit_distance.h"
 #include "base/error.h"
 
 namespace stoker::cli {
+namespace {
+
+// The words of the command that was being read, like "stoker data prepare", and the command itself.
+std::pair<std::string, const CLI::App*> command_being_read(const CLI::App& program) {
+  std::string words = "stoker";
+  const CLI::App* at = &program;
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().back();
+    words += " " + at->get_name();
+  }
+  return {words, at};
+}
+
+std::string usage_message(const CLI::App& program, const CLI::ParseError& error) {
+  const auto [words, command] = command_being_read(program);
+  std::vector<std::string> known;
+  const std::vector<std::string> left = program.remaining(true);
+  const std::string unknown = left.empty() ? "" : left.front();
+  const bool option = unknown.starts_with("-");
+  if (option)
+    for (const CLI::Option* o : command->get_options()) known.push_back(o->get_name());
+  else
+    for (const CLI::App* c : command->get_subcommands([](const CLI::App*) { return true; }))
+      known.push_back(c->get_name());
+  if (unknown.empty() || known.empty()) return fmt::format("{}. {} --help shows how", error.what(), words);
+  return fmt::format("{} has no {} '{}'. Did you mean {}? {} --help lists them", words,
+                     option ? "option" : "command", unknown, nearest_name(unknown, known), words);
+}
+
+}  // namespace
 
 Option* Option::required() {
   option_->required();
@@ -33,7 +64,11 @@ Option* Option::range(double lo, double hi) {
   return this;
 }
 Option* Option::positive() {
-  option_->check(CLI::PositiveNumber);
+  option_->check([](const std::string& text) {
+    char* end = nullptr;
+    const bool fine = std::strtod(text.c_str(), &end) > 0 && *end == 0;
+    return fine ? "" : "'" + text + "' is not a number above 0";
+  });
   return this;
 }
 Option* Option::size_suffix() {
@@ -94,61 +129,32 @@ Command* Command::add_subcommand(const std::string& name, const std::string& des
   return subcommands_.back().get();
 }
 
-Option* Command::add_option(const std::string& names, std::string& to, const std::string& help) {
+template <typename T>
+Option* Command::add_option(const std::string& names, T& to, const std::string& help) {
   return keep(app_->add_option(names, to, help));
 }
-Option* Command::add_option(const std::string& names, int& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, int64_t& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, uint64_t& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, uint32_t& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, uint16_t& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, float& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, double& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::optional<int>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::optional<int64_t>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::optional<uint64_t>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::optional<double>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::optional<std::string>& to,
-                            const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::vector<std::string>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::vector<int>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::vector<int64_t>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::vector<uint64_t>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
-Option* Command::add_option(const std::string& names, std::vector<double>& to, const std::string& help) {
-  return keep(app_->add_option(names, to, help));
-}
+#define STOKER_OPTION_OF(...) \
+  template Option* Command::add_option(const std::string&, __VA_ARGS__&, const std::string&)
+STOKER_OPTION_OF(std::string);
+STOKER_OPTION_OF(int);
+STOKER_OPTION_OF(int64_t);
+STOKER_OPTION_OF(uint64_t);
+STOKER_OPTION_OF(uint32_t);
+STOKER_OPTION_OF(uint16_t);
+STOKER_OPTION_OF(float);
+STOKER_OPTION_OF(double);
+STOKER_OPTION_OF(std::optional<int>);
+STOKER_OPTION_OF(std::optional<int64_t>);
+STOKER_OPTION_OF(std::optional<uint64_t>);
+STOKER_OPTION_OF(std::optional<double>);
+STOKER_OPTION_OF(std::optional<std::string>);
+STOKER_OPTION_OF(std::vector<std::string>);
+STOKER_OPTION_OF(std::vector<int>);
+STOKER_OPTION_OF(std::vector<int64_t>);
+STOKER_OPTION_OF(std::vector<uint64_t>);
+STOKER_OPTION_OF(std::vector<double>);
+#undef STOKER_OPTION_OF
+
 Option* Command::add_flag(const std::string& names, bool& to, const std::string& help) {
   return keep(app_->add_flag(names, to, help));
 }
@@ -174,7 +180,8 @@ int Command::run(int argc, char** argv, const std::string& version) {
   } catch (const ExitWith& end) {
     return end.code;
   } catch (const CLI::ParseError& e) {
-    return app_->exit(e) == 0 ? 0 : exit_code(ErrorKind::kUsage);
+    if (e.get_exit_code() == 0) return app_->exit(e);  // --help and --version
+    fail(ErrorKind::kUsage, "{}.", usage_message(*app_, e));
   }
   return 0;
 }

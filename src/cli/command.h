@@ -53,24 +53,9 @@ class Command {
   Command(const Command&) = delete;
 
   Command* add_subcommand(const std::string& name, const std::string& description);
-  Option* add_option(const std::string& names, std::string& to, const std::string& help = "");
-  Option* add_option(const std::string& names, int& to, const std::string& help = "");
-  Option* add_option(const std::string& names, int64_t& to, const std::string& help = "");
-  Option* add_option(const std::string& names, uint64_t& to, const std::string& help = "");
-  Option* add_option(const std::string& names, uint32_t& to, const std::string& help = "");
-  Option* add_option(const std::string& names, uint16_t& to, const std::string& help = "");
-  Option* add_option(const std::string& names, float& to, const std::string& help = "");
-  Option* add_option(const std::string& names, double& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::optional<int>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::optional<int64_t>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::optional<uint64_t>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::optional<double>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::optional<std::string>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::vector<std::string>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::vector<int>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::vector<int64_t>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::vector<uint64_t>& to, const std::string& help = "");
-  Option* add_option(const std::string& names, std::vector<double>& to, const std::string& help = "");
+  // For strings, numbers, std::optional and std::vector of them: the types that command.cpp lists.
+  template <typename T>
+  Option* add_option(const std::string& names, T& to, const std::string& help = "");
   Option* add_flag(const std::string& names, bool& to, const std::string& help = "");
   Command* footer(const std::string& text);
   Command* callback(std::function<void()> work);

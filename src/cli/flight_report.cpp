@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -68,14 +67,7 @@ std::map<uint64_t, files::path> failures(const std::string& run_dir) {
 
 bool breaks(const elastic::Event& e) {
   return e.kind == "ended" || e.kind == "silent" || e.kind == "stuck" || e.kind == "link" ||
-         e.kind == "accused";
-}
-
-std::string clock_text(double unix_s) {
-  const auto t = static_cast<time_t>(unix_s);
-  tm parts{};
-  localtime_r(&t, &parts);
-  return fmt::format("{:02}:{:02}:{:02}", parts.tm_hour, parts.tm_min, parts.tm_sec);
+         e.kind == "accused" || e.kind == "blamed";
 }
 
 std::string cell(const json& call) {
@@ -122,7 +114,7 @@ json last_failure(const std::string& run_dir) {
 
 std::string flight_page(const json& record) {
   std::string out = fmt::format("generation {}, {}\n", record["generation"].get<uint64_t>(),
-                                clock_text(record["unix_s"].get<double>()));
+                                human_time(record["unix_s"].get<double>()));
   for (const json& e : record["events"])
     out += fmt::format("  {:<8} {}\n", e["kind"].get<std::string>(), e["text"].get<std::string>());
   out += fmt::format("\n{:>4} {:<18} {:>8} {:>8} {:<11} {}\n", "rank", "worker", "pid", "step", "phase",

@@ -7,12 +7,15 @@
 namespace stoker::cli {
 namespace {
 
+// An empty model of this configuration.
+LoadedModel prepare(const HfConfig& config, const std::string& source, Precision precision) {
+  return {std::make_unique<nn::ParameterStore>(config.model, precision, false), "", source, config.bos_token,
+          config.eos_token};
+}
+
 LoadedModel from_hugging_face(const std::string& path, Precision precision, io::FileSystem& fs) {
-  LoadedModel m;
-  m.source = path;
-  m.store = std::make_unique<nn::ParameterStore>(
-      parse_hf_config(fs.open_read(path + "/config.json")->text(), path + "/config.json").model, precision,
-      false);
+  const std::string config = path + "/config.json";
+  LoadedModel m = prepare(parse_hf_config(fs.open_read(config)->text(), config), path, precision);
   load_hf_weights(io::SafetensorsSet(fs, path), *m.store);
   if (fs.exists(path + "/tokenizer.json"))
     m.tokenizer_json = std::string(fs.open_read(path + "/tokenizer.json")->text());
@@ -20,11 +23,9 @@ LoadedModel from_hugging_face(const std::string& path, Precision precision, io::
 }
 
 LoadedModel from_checkpoint(const std::string& path, Precision precision, io::FileSystem& fs) {
-  LoadedModel m;
-  m.source = checkpoint::resolve_checkpoint(fs, path);
-  const auto saved = checkpoint::Checkpoint::open(fs, m.source);
-  m.store = std::make_unique<nn::ParameterStore>(parse_hf_config(saved.state().model_config, m.source).model,
-                                                 precision, false);
+  const std::string source = checkpoint::resolve_checkpoint(fs, path);
+  const auto saved = checkpoint::Checkpoint::open(fs, source);
+  LoadedModel m = prepare(parse_hf_config(saved.state().model_config, source), source, precision);
   for (const nn::Parameter& p : m.store->parameters()) saved.load(p.row.name, p.weight.value);
   for (const std::string& name : saved.attachments())
     if (name == "tokenizer.json") m.tokenizer_json = saved.attachment(name);

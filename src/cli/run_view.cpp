@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <ctime>
 #include <limits>
 #include <string_view>
 
 #include "base/clock.h"
+#include "base/progress.h"
 
 namespace stoker::cli {
 namespace {
@@ -90,11 +90,7 @@ void RunView::tell_events() {
       if (told_s != 0 && monotonic_s() < told_s + kLineEvery_s) continue;
       told_s = monotonic_s();
     }
-    const auto t = static_cast<std::time_t>(e["unix_s"].get<double>());
-    std::tm parts{};
-    localtime_r(&t, &parts);
-    say(fmt::format("{:02}:{:02}:{:02} {:<9} {}", parts.tm_hour, parts.tm_min, parts.tm_sec, kind,
-                    e["text"].get<std::string>()));
+    say(fmt::format("{} {:<9} {}", human_time(e["unix_s"]), kind, e["text"].get<std::string>()));
   }
   status_.erase("events");
 }

@@ -71,7 +71,6 @@ class Launcher {
   Processes& processes() { return processes_; }
   std::vector<std::string> workers() const;  // names of running workers
   int restarts() const { return restarts_; }
-  void set_wanted(int workers) { plan_.workers = workers; }
 
  private:
   struct Slot {

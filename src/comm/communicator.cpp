@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "comm/counted_transport.h"
 #include "comm/tree_exchange.h"
 
 namespace stoker::comm {
@@ -35,6 +36,7 @@ class SubTransport final : public Transport {
   void progress() override { whole_.progress(); }
   void abort(const std::string& why) override { whole_.abort(why); }
   Pacing pacing() const override { return whole_.pacing(); }
+  Standing standing() const override { return whole_.standing(); }
 
  private:
   int at(int r) const { return ranks_.at(static_cast<size_t>(r)); }
@@ -67,6 +69,7 @@ class TransportCommunicator final : public Communicator {
   void set_timeout(double timeout_s) override { timeout_s_ = timeout_s; }
   void abort(const std::string& why) override { transport_->abort(why); }
   FlightRecorder& recorder() override { return recorder_; }
+  Standing standing() const override { return transport_->standing(); }
   double busy_s() const override { return busy_s_; }
   uint64_t bytes_sent() const override { return wire_.bytes_sent; }
 
@@ -309,7 +312,8 @@ void Communicator::reduce_scatter(std::span<float> data, std::span<float> out, d
 
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Transport> transport, uint64_t generation,
                                                 double timeout_s, FlightRecorder* recorder) {
-  return std::make_unique<TransportCommunicator>(std::move(transport), generation, timeout_s, recorder);
+  return std::make_unique<TransportCommunicator>(std::make_unique<CountedTransport>(std::move(transport)),
+                                                 generation, timeout_s, recorder);
 }
 
 std::vector<LeafSpan> even_spans(int workers, int virtual_ranks) {

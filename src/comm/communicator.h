@@ -1,19 +1,19 @@
 // comm/communicator.h
-// Collectives between the ranks of one generation. Every rank calls the same collectives in the same order
-// with the same sizes; a rank that does not is found out and named. Shapes       flat spans; floats are f32,
-// everything else is bytes Numbers      sums of floats follow the tree of comm/tree.h: the same bits on every
-// rank, for every transport, and for
-//              tree_* for every number of workers. Small all_reduce (doubles, int64) folds in rank order.
-// Writes       only the output span named in the call; inputs of tree_* are scratch afterwards
-// Deadline     timeout_s per call, counted from the call; 0 takes the communicator's own (set_timeout)
-// Errors       Peer: names the collective, its number, the generation and the rank, host and pid held
-// responsible. After
-//              one failure every further call fails with the same error: drop the communicator, rejoin.
-//              Usage: spans disagree with the call
-// Threads      one caller at a time; abort() from any thread
-// Cost         n ranks, S bytes: broadcast S*log2(n) over the slowest link; all_gather S; tree_all_reduce
-// 2*S*(n-1)/n when
-//              every worker holds one subtree, plus S/n per further subtree
+// Collectives between the ranks of one generation. Every rank calls the same collectives in the same
+// order with the same sizes; a rank that does not is found out and named.
+// Shapes     flat spans; floats are f32, everything else is bytes
+// Numbers    sums of floats follow the tree of comm/tree.h: the same bits on every rank, for every
+//            transport, and for tree_* for every number of workers. Small all_reduce (doubles, int64)
+//            folds in rank order.
+// Writes     only the output span named in the call; inputs of tree_* are scratch afterwards
+// Deadline   timeout_s per call, counted from the call; 0 takes the communicator's own (set_timeout)
+// Errors     Peer: names the collective, its number, the generation and the rank, host and pid held
+//            responsible. After one failure every further call fails with the same error: drop the
+//            communicator, rejoin. Usage: spans disagree with the call
+// Threads    one caller at a time; abort() from any thread
+// Cost       n ranks, S bytes: broadcast S*log2(n) over the slowest link; all_gather S;
+//            tree_all_reduce 2*S*(n-1)/n when every worker holds one subtree, plus S/n per further
+//            subtree
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -42,6 +42,7 @@ class Communicator {
   virtual void set_timeout(double timeout_s) = 0;
   virtual void abort(const std::string& why) = 0;
   virtual FlightRecorder& recorder() = 0;
+  virtual Standing standing() const = 0;  // from the caller's thread
   // Seconds spent inside collectives and bytes this rank sent, since the start.
   virtual double busy_s() const = 0;
   virtual uint64_t bytes_sent() const = 0;

@@ -287,6 +287,37 @@ TEST(Faults, NoHangOutlivesItsDeadline) {
   EXPECT_GT(failed, cases / 2);
 }
 
+// Whoever is accused first: from the accounts of all it can be read that the message was sent and did not arrive.
+TEST(Faults, ALostMessageShowsInTheAccounts) {
+  constexpr int kRanks = 4;
+  for (Kind kind : {Kind::kMemory, Kind::kTcp})
+    for (int which : {1, 2, 3})
+      for (int from = 0; from < kRanks; ++from) {
+        std::vector<Standing> said(kRanks);
+        std::atomic<bool> fired{false};
+        with_transports(kind, kRanks, [&](std::unique_ptr<Transport> t) {
+          const auto rank = static_cast<size_t>(t->rank());
+          auto faulty = std::make_unique<FaultTransport>(
+              std::move(t), static_cast<int>(rank) == from ? Fault{FaultKind::kDrop, 0, 0, 0} : Fault{});
+          auto* watch = faulty.get();
+          auto c = make_communicator(std::move(faulty), 3, 0.2);
+          try {
+            collective(which, *c, 1000);
+            c->barrier();  // ranks that were not the loser's neighbours go on, and miss the others here
+          } catch (const PeerError&) {
+          }
+          if (watch->fired()) fired = true;
+          said[rank] = c->standing();
+        });
+        if (!fired) continue;  // a leaf of the broadcast's tree sends nothing
+        int losses = 0;
+        for (size_t r = 0; r < kRanks; ++r)
+          losses += said[r].waits_on == from && said[r].message >= 0 &&
+                    said[static_cast<size_t>(from)].sent[r] > static_cast<uint64_t>(said[r].message);
+        EXPECT_GE(losses, 1) << kind_name(kind) << ", collective " << which << ", from " << from;
+      }
+}
+
 TEST(Faults, NetworksKeepTheDeadlineToo) {
   for (Kind kind : {Kind::kTcp, Kind::kGloo})
     for (auto [fault, which] : {std::pair{FaultKind::kDrop, 0},

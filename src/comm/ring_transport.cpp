@@ -15,11 +15,11 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <mutex>
 #include <thread>
 
 #include "base/clock.h"
 #include "comm/byte_ring.h"
+#include "comm/stream_transport.h"
 
 namespace stoker::comm {
 
@@ -46,10 +46,6 @@ struct SegmentHeader {
   std::atomic<uint32_t> state;   // EndState
   std::atomic<int32_t> blames;   // whom its owner held responsible when it closed; -1 nobody
   std::atomic<uint32_t> opened;  // how many peers have mapped this segment
-};
-struct MessageHeader {
-  uint64_t tag;
-  uint64_t bytes;
 };
 
 void futex_wake(std::atomic<uint32_t>* word) {
@@ -90,13 +86,6 @@ class Segment {
   size_t ring_bytes_;
 };
 
-struct RingTransfer final : Transfer {
-  MessageHeader header{};
-  std::byte* data = nullptr;
-  size_t header_done = 0, done = 0;
-  bool finished = false;
-};
-
 // What differs between threads and processes: where the memory is and how death shows.
 struct RingGroup {
   int rank = 0;
@@ -107,14 +96,12 @@ struct RingGroup {
   std::shared_ptr<void> memory;  // keeps the segments mapped
 };
 
-class RingTransport final : public Transport {
+class RingTransport final : public StreamTransport {
  public:
-  explicit RingTransport(RingGroup group) : group_(std::move(group)), queues_(group_.peers.size()) {}
+  explicit RingTransport(RingGroup group)
+      : StreamTransport(group.rank, group.peers), group_(std::move(group)), queues_(group_.peers.size()) {}
   ~RingTransport() override { close(-1); }
 
-  int rank() const override { return group_.rank; }
-  int size() const override { return static_cast<int>(group_.peers.size()); }
-  const PeerInfo& peer(int r) const override { return group_.peers.at(static_cast<size_t>(r)); }
   std::string name() const override { return group_.kind; }
 
   Ticket send(int to, uint64_t tag, const void* data, size_t bytes) override {
@@ -130,7 +117,7 @@ class RingTransport final : public Transport {
   }
 
   void wait(const Ticket& ticket, double deadline_s) override {
-    auto& t = static_cast<RingTransfer&>(*ticket);
+    auto& t = static_cast<StreamTransfer&>(*ticket);
     double next_check = 0;
     int idle = 0;
     while (!t.finished) {
@@ -159,31 +146,15 @@ class RingTransport final : public Transport {
   void progress() override { move(); }
 
   void abort(const std::string& why) override {
-    {
-      std::lock_guard lock(abort_mutex_);
-      if (aborted_.load()) return;
-      abort_why_ = why;
-      aborted_.store(true);
-    }
+    if (!mark_aborted(why)) return;
     close(-1);  // rings every doorbell, this rank's own too
   }
 
  private:
   struct Queue {
-    std::deque<std::shared_ptr<RingTransfer>> sends, receives;
+    std::deque<std::shared_ptr<StreamTransfer>> sends, receives;
   };
   SegmentHeader& mine() { return group_.segments[static_cast<size_t>(rank())].header(); }
-
-  std::shared_ptr<RingTransfer> start(int other, uint64_t tag, void* data, size_t bytes) {
-    STOKER_CHECK(other >= 0 && other < size() && other != rank(), "rank {} exchanges with {}", rank(), other);
-    throw_if_aborted();
-    auto t = std::make_shared<RingTransfer>();
-    t->peer = other;
-    t->tag = tag;
-    t->header = {tag, bytes};
-    t->data = static_cast<std::byte*>(data);
-    return t;
-  }
 
   bool push(int to) {
     auto& sends = queues_[static_cast<size_t>(to)].sends;
@@ -191,7 +162,7 @@ class RingTransport final : public Transport {
     ByteRing ring = group_.segments[static_cast<size_t>(to)].ring_from(rank());
     bool moved = false;
     while (!sends.empty()) {
-      RingTransfer& t = *sends.front();
+      StreamTransfer& t = *sends.front();
       if (t.header_done < sizeof(MessageHeader)) {
         if (ring.writable() < sizeof(MessageHeader)) break;
         t.header_done = ring.write(reinterpret_cast<const std::byte*>(&t.header), sizeof(MessageHeader));
@@ -214,16 +185,13 @@ class RingTransport final : public Transport {
     ByteRing ring = group_.segments[static_cast<size_t>(rank())].ring_from(from);
     bool moved = false;
     while (!receives.empty()) {
-      RingTransfer& t = *receives.front();
+      StreamTransfer& t = *receives.front();
       if (t.header_done < sizeof(MessageHeader)) {
         if (ring.readable() < sizeof(MessageHeader)) break;
         MessageHeader found{};
         t.header_done = ring.read(reinterpret_cast<std::byte*>(&found), sizeof found);
         moved = true;
-        if (found.tag != t.tag || found.bytes != t.header.bytes)
-          give_up(from,
-                  fmt::format("is out of step: expected message {:#x} of {} bytes, found {:#x} of {} bytes",
-                              t.tag, t.header.bytes, found.tag, found.bytes));
+        expect_in_step(t, found);
       }
       const size_t n = ring.read(t.data + t.done, t.header.bytes - t.done);
       t.done += n;
@@ -246,12 +214,6 @@ class RingTransport final : public Transport {
     return moved;
   }
 
-  void throw_if_aborted() {
-    if (!aborted_.load(std::memory_order_acquire)) return;
-    std::lock_guard lock(abort_mutex_);
-    throw PeerError(-1, abort_why_);
-  }
-
   // A peer that closed may have sent everything we wait for already: move() has run dry before we come
   // here. The one to name is a process that ended, whoever we waited for; else whom the closed peer blames.
   void check_peer(int waited_for) {
@@ -271,10 +233,7 @@ class RingTransport final : public Transport {
     give_up(waited_for, "has left the group");
   }
 
-  [[noreturn]] void give_up(int culprit, const std::string& why, bool ended = false) {
-    close(culprit);
-    throw PeerError(culprit, fmt::format("{} {}", describe(peer(culprit)), why), ended);
-  }
+  void blame(int culprit) override { close(culprit); }
 
   void close(int culprit) {
     if (mine().state.load() == static_cast<uint32_t>(EndState::kClosed)) return;
@@ -285,9 +244,6 @@ class RingTransport final : public Transport {
 
   RingGroup group_;
   std::vector<Queue> queues_;
-  std::atomic<bool> aborted_{false};
-  std::mutex abort_mutex_;
-  std::string abort_why_;
 };
 
 void prepare(SegmentHeader& header, int ranks, size_t ring_bytes, uint64_t generation) {

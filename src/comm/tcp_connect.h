@@ -32,4 +32,7 @@ struct Line {
 // By rank; the own place is empty. All are non-blocking.
 std::vector<Line> connect_all(const TcpGroup& group, Rendezvous& rendezvous, double deadline_s);
 
+// The transport over such connections.
+std::unique_ptr<Transport> transport_over(const TcpGroup& group, std::vector<Line> lines);
+
 }  // namespace stoker::comm

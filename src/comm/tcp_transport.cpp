@@ -10,9 +10,9 @@
 #include <atomic>
 #include <cerrno>
 #include <deque>
-#include <mutex>
 
 #include "base/clock.h"
+#include "comm/stream_transport.h"
 #include "comm/tcp_connect.h"
 
 namespace stoker::comm {
@@ -23,18 +23,6 @@ constexpr size_t kBite = size_t{256} << 10;
 
 constexpr uint32_t kLastWord = 0x62796521;
 constexpr int kWordPatience_ms = 100;  // the sockets of a process that dies close one after the other
-
-struct MessageHeader {
-  uint64_t tag = 0;
-  uint64_t bytes = 0;
-};
-
-struct TcpTransfer final : Transfer {
-  MessageHeader header;
-  std::byte* data = nullptr;
-  size_t header_done = 0, done = 0;
-  bool finished = false;
-};
 
 struct LastWord {
   uint32_t magic = kLastWord;
@@ -47,17 +35,19 @@ enum class Fate { kThere, kLeft, kEnded };
 // One connection. A receive reads the header of the message behind it in the same call.
 struct Connection {
   Descriptor socket, word;
-  std::deque<std::shared_ptr<TcpTransfer>> sends, receives;
+  std::deque<std::shared_ptr<StreamTransfer>> sends, receives;
   MessageHeader arrived;  // of the message that the first receive waits for
   size_t arrived_bytes = 0;
   bool in_over = false, out_over = false;
   std::string why;  // when one of them is
 };
 
-class TcpTransport final : public Transport {
+class TcpTransport final : public StreamTransport {
  public:
-  TcpTransport(TcpGroup group, std::vector<Line> lines)
-      : group_(std::move(group)), connections_(lines.size()), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  TcpTransport(const TcpGroup& group, std::vector<Line> lines)
+      : StreamTransport(group.rank, group.peers),
+        connections_(lines.size()),
+        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     if (wake_.get() < 0) fail(ErrorKind::kDevice, "no file descriptors left for the transport");
     for (size_t r = 0; r < lines.size(); ++r) {
       connections_[r].socket = std::move(lines[r].data);
@@ -66,9 +56,6 @@ class TcpTransport final : public Transport {
   }
   ~TcpTransport() override { leave(); }
 
-  int rank() const override { return group_.rank; }
-  int size() const override { return static_cast<int>(group_.peers.size()); }
-  const PeerInfo& peer(int r) const override { return group_.peers.at(static_cast<size_t>(r)); }
   std::string name() const override { return "tcp"; }
 
   Ticket send(int to, uint64_t tag, const void* data, size_t bytes) override {
@@ -84,7 +71,7 @@ class TcpTransport final : public Transport {
   }
 
   void wait(const Ticket& ticket, double deadline_s) override {
-    auto& t = static_cast<TcpTransfer&>(*ticket);
+    auto& t = static_cast<StreamTransfer&>(*ticket);
     while (!t.finished) {
       throw_if_aborted();
       if (move()) continue;
@@ -99,10 +86,7 @@ class TcpTransport final : public Transport {
   void progress() override { move(); }
 
   void abort(const std::string& why) override {
-    std::lock_guard lock(abort_mutex_);
-    if (aborted_.load()) return;
-    abort_why_ = why;
-    aborted_.store(true);
+    if (!mark_aborted(why)) return;
     leave();  // who waits for this rank learns it now and not at a deadline
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = ::write(wake_.get(), &one, sizeof one);
@@ -111,23 +95,6 @@ class TcpTransport final : public Transport {
  private:
   Connection& at(int r) { return connections_[static_cast<size_t>(r)]; }
 
-  std::shared_ptr<TcpTransfer> start(int other, uint64_t tag, void* data, size_t bytes) {
-    STOKER_CHECK(other >= 0 && other < size() && other != rank(), "rank {} exchanges with {}", rank(), other);
-    throw_if_aborted();
-    auto t = std::make_shared<TcpTransfer>();
-    t->peer = other;
-    t->tag = tag;
-    t->header = {tag, bytes};
-    t->data = static_cast<std::byte*>(data);
-    return t;
-  }
-
-  void throw_if_aborted() {
-    if (!aborted_.load(std::memory_order_acquire)) return;
-    std::lock_guard lock(abort_mutex_);
-    throw PeerError(-1, abort_why_);
-  }
-
   // The last word, then the end of the line. From any thread, once.
   void leave() {
     if (left_.exchange(true)) return;
@@ -135,7 +102,7 @@ class TcpTransport final : public Transport {
     for (const Connection& c : connections_) {
       if (c.socket.get() < 0) continue;
       (void)!::send(c.word.get(), &word, sizeof word, MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (aborted_.load()) ::shutdown(c.socket.get(), SHUT_RDWR);
+      if (aborted()) ::shutdown(c.socket.get(), SHUT_RDWR);
     }
   }
 
@@ -169,7 +136,7 @@ class TcpTransport final : public Transport {
 
   bool push(Connection& c) {
     if (c.sends.empty() || c.out_over) return false;
-    TcpTransfer& t = *c.sends.front();
+    StreamTransfer& t = *c.sends.front();
     iovec parts[2];
     msghdr message{};
     message.msg_iov = parts;
@@ -195,16 +162,15 @@ class TcpTransport final : public Transport {
     return n > 0;
   }
 
-  bool pull(Connection& c, int from) {
+  bool pull(Connection& c) {
     if (c.receives.empty() || c.in_over) return false;
-    const std::shared_ptr<TcpTransfer> held = c.receives.front();
-    TcpTransfer& t = *held;
+    const std::shared_ptr<StreamTransfer> held = c.receives.front();
+    StreamTransfer& t = *held;
     iovec parts[2];
     msghdr message{};
     message.msg_iov = parts;
     size_t data_wanted = 0;
-    if (t.header_done < sizeof(MessageHeader) && c.arrived_bytes == sizeof(MessageHeader))
-      take_header(c, t, from);
+    if (t.header_done < sizeof(MessageHeader) && c.arrived_bytes == sizeof(MessageHeader)) take_header(c, t);
     if (t.finished) return true;
     if (t.header_done == sizeof(MessageHeader)) {
       data_wanted = std::min(kBite, t.header.bytes - t.done);
@@ -228,15 +194,13 @@ class TcpTransport final : public Transport {
     return true;
   }
 
-  void take_header(Connection& c, TcpTransfer& t, int from) {
-    if (c.arrived.tag != t.tag || c.arrived.bytes != t.header.bytes)
-      give_up(from, fmt::format("is out of step: expected message {:#x} of {} bytes, found {:#x} of {} bytes",
-                                t.tag, t.header.bytes, c.arrived.tag, c.arrived.bytes));
+  void take_header(Connection& c, StreamTransfer& t) {
+    expect_in_step(t, c.arrived);
     t.header_done = sizeof(MessageHeader);
     c.arrived_bytes = 0;
     finish_if_whole(c, t);
   }
-  void finish_if_whole(Connection& c, TcpTransfer& t) {
+  void finish_if_whole(Connection& c, StreamTransfer& t) {
     if (t.done < t.header.bytes) return;
     t.finished = true;
     c.receives.pop_front();
@@ -247,7 +211,7 @@ class TcpTransport final : public Transport {
     for (int p = 0; p < size(); ++p) {
       if (p == rank()) continue;
       moved |= push(at(p));
-      moved |= pull(at(p), p);
+      moved |= pull(at(p));
     }
     return moved;
   }
@@ -265,27 +229,24 @@ class TcpTransport final : public Transport {
     ppoll(polled_.data(), polled_.size(), &time, nullptr);
   }
 
-  [[noreturn]] void give_up(int culprit, const std::string& why, bool ended = false) {
-    blames_ = culprit;
-    throw PeerError(culprit, fmt::format("{} {}", describe(peer(culprit)), why), ended);
-  }
+  void blame(int culprit) override { blames_ = culprit; }
 
-  TcpGroup group_;
   std::vector<Connection> connections_;
   Descriptor wake_;
   std::vector<pollfd> polled_;
   std::atomic<int> blames_{-1};
   std::atomic<bool> left_{false};
-  std::atomic<bool> aborted_{false};
-  std::mutex abort_mutex_;
-  std::string abort_why_;
 };
 
 }  // namespace
 
 std::unique_ptr<Transport> make_tcp_transport(const TcpGroup& group, Rendezvous& rendezvous,
                                               double deadline_s) {
-  return std::make_unique<TcpTransport>(group, connect_all(group, rendezvous, deadline_s));
+  return transport_over(group, connect_all(group, rendezvous, deadline_s));
+}
+
+std::unique_ptr<Transport> transport_over(const TcpGroup& group, std::vector<Line> lines) {
+  return std::make_unique<TcpTransport>(group, std::move(lines));
 }
 
 }  // namespace stoker::comm

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 
@@ -30,14 +31,18 @@ std::string describe(const PeerInfo& peer);
 
 class PeerError : public Error {
  public:
-  PeerError(int peer, const std::string& message, bool ended = false)
-      : Error(ErrorKind::kPeer, message), peer_(peer), ended_(ended) {}
+  PeerError(int peer, const std::string& message, bool ended = false, int64_t missed = -1)
+      : Error(ErrorKind::kPeer, message), peer_(peer), ended_(ended), missed_(missed) {}
   int peer() const { return peer_; }     // the rank held responsible; -1: nobody in particular (an abort)
   bool ended() const { return ended_; }  // its process is known to have ended, not only silent
+  int64_t missed() const {
+    return missed_;
+  }  // which of its messages, when a later one came instead; -1: none
 
  private:
   int peer_;
   bool ended_;
+  int64_t missed_;
 };
 
 // One message on its way; each transport derives its own.
@@ -45,6 +50,7 @@ struct Transfer {
   virtual ~Transfer() = default;
   int peer = -1;
   uint64_t tag = 0;
+  int64_t message = -1;  // of a receive: which of that peer's messages, from 0
 };
 using Ticket = std::shared_ptr<Transfer>;
 
@@ -53,6 +59,15 @@ using Ticket = std::shared_ptr<Transfer>;
 struct Pacing {
   size_t piece_bytes = size_t{512} << 10;
   size_t in_flight = 2;
+};
+
+// Where a rank stands in its exchange with the others.
+struct Standing {
+  static constexpr double kCertain_s = 1e9;
+  int waits_on = -1;           // the rank it waits for, or waited for when it failed; -1: nobody
+  int64_t message = -1;        // which of that rank's messages; -1: that rank has to take one
+  double waited_s = 0;         // until it failed; kCertain_s: a later message came instead
+  std::vector<uint64_t> sent;  // messages begun, by rank
 };
 
 class Transport {
@@ -67,7 +82,8 @@ class Transport {
   virtual void progress() {}  // moves what can move; for transports without a thread of their own
   virtual void abort(const std::string& why) = 0;
   virtual Pacing pacing() const { return {}; }
-  virtual std::string name() const = 0;  // "memory", "shm", "tcp", "gloo", for messages and traces
+  virtual Standing standing() const { return {}; }  // of those that keep account (comm/counted_transport.h)
+  virtual std::string name() const = 0;             // "memory", "shm", "tcp", "gloo", for messages and traces
 };
 
 }  // namespace stoker::comm

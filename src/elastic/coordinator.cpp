@@ -38,6 +38,9 @@ Pulse from_wire(const wire::Pulse& in) {
   return {in.step(),       in.phase(),  in.phase_age_s(), in.last_call(), in.compute_s_per_leaf(),
           in.steps_done(), in.anatomy()};
 }
+Standing from_wire(const wire::Standing& in) {
+  return {in.waits_on(), in.message(), in.waited_s(), {in.sent().begin(), in.sent().end()}};
+}
 
 }  // namespace
 
@@ -180,7 +183,8 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
   grpc::Status Form(grpc::ServerContext* context, const wire::FormRequest* in,
                     wire::FormReply* out) override {
     return guarded(*context, [&](std::unique_lock<std::mutex>& lock) {
-      membership.arrive(from_wire(in->who()), in->generation(), from_wire(in->pulse()), in->state());
+      membership.arrive(from_wire(in->who()), in->generation(), from_wire(in->pulse()), in->state(),
+                        from_wire(in->standing()));
       publish();
       const double end = monotonic_s() + kGateCall_s;
       GateAnswer answer;

@@ -1,5 +1,6 @@
 #include "elastic/coordinator.h"
 
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -183,6 +184,32 @@ TEST(Coordinator, TlsNeedsTheSameToken) {
   EXPECT_FALSE(stranger.answers(1));
   CoordinatorClient plain(coordinator.address(), net::Tls::kOff, token);
   EXPECT_FALSE(plain.answers(1));
+}
+
+// To gRPC all of these are a deadline that passed.
+TEST(Coordinator, WhoGetsNoAnswerIsToldWhy) {
+  Directory dir;
+  const std::string token = net::new_token(), other = net::new_token();
+  auto config = config_for(1, dir, token);
+  config.tls = net::Tls::kOn;
+  net::Address gone;
+  const auto why = [](const net::Address& address, bool tls, const std::string& with) {
+    return std::string(net::status_error({grpc::StatusCode::DEADLINE_EXCEEDED, "Deadline Exceeded"}, "it",
+                                         address, tls, with)
+                           .what());
+  };
+  {
+    Coordinator coordinator(config);
+    gone = coordinator.address();
+    EXPECT_NE(why(gone, true, other).find("refused the join token"), std::string::npos);
+    EXPECT_NE(why(gone, false, token).find("speaks TLS and was called without"), std::string::npos);
+    EXPECT_NE(why(gone, true, token).find("busy or stopped"), std::string::npos);
+  }
+  EXPECT_NE(why(gone, true, token).find("nothing listens there"), std::string::npos);
+  config.tls = net::Tls::kOff;
+  Coordinator plain(config);
+  EXPECT_NE(why(plain.address(), true, token).find("speaks without TLS"), std::string::npos);
+  EXPECT_NE(why(plain.address(), false, token).find("busy or stopped"), std::string::npos);
 }
 
 TEST(Coordinator, TwoCannotShareAPort) {

@@ -9,7 +9,8 @@ namespace stoker::elastic {
 namespace {
 
 using nlohmann::json;
-constexpr size_t kAccusations = 2;  // generations in which somebody must be accused to be put out
+constexpr size_t kBlames = 2;          // generations in which somebody must be blamed to be put out
+constexpr double kGatePatience_s = 1;  // how long one that holds the others up may take to say so itself
 constexpr size_t kEventsKept = 4096;
 constexpr double kZombiesHear_s = 2;  // how long until workers of another attempt know that they are out
 constexpr double kOwnSleep_s = 0.5;   // ticks come many times a second
@@ -140,7 +141,7 @@ HeartbeatAnswer Membership::heartbeat(const WorkerInfo& who, uint64_t generation
   w.pulse = pulse;
   generation_ =
       std::max(generation_, generation);  // a coordinator that lost its state learns it from the living
-  if (pulse.step > accused_step_) accused_.clear();
+  if (pulse.step > blamed_step_) blamed_.clear();
   judge_speed();
   const bool member = w.life == Life::kMember;
   out.regroup_now = (member && broken_) || (generation > 0 && generation < generation_);
@@ -154,7 +155,8 @@ HeartbeatAnswer Membership::heartbeat(const WorkerInfo& who, uint64_t generation
   return out;
 }
 
-void Membership::arrive(const WorkerInfo& who, uint64_t generation, const Pulse& pulse, std::string state) {
+void Membership::arrive(const WorkerInfo& who, uint64_t generation, const Pulse& pulse, std::string state,
+                        Standing standing) {
   Worker& w = know(who);
   if (w.life == Life::kGone) return;
   w.last_heard_s = clock_.now_s();
@@ -163,6 +165,7 @@ void Membership::arrive(const WorkerInfo& who, uint64_t generation, const Pulse&
   if (w.formed > generation) return;  // its answer is ready: the last one got lost on the way
   w.at_gate = true;
   if (w.life == Life::kMember) {
+    if (generation == generation_) w.standing = std::move(standing);
     if (!broken_) lost_to_ = "regroup";  // somebody joins or leaves as agreed, or a link failed
     break_generation(fmt::format("rank {} came to the gate", w.rank));
   }
@@ -212,16 +215,18 @@ std::vector<Membership::Worker*> Membership::live() {
 void Membership::try_form() {
   if (!broken_ || stopping_) return;
   auto candidates = live();
-  for (const Worker* w : candidates)
-    if (!w->at_gate) return;
-  // A link that fails again and again although both ends are alive: the end with most accusers goes.
+  const bool all_are_here =
+      std::all_of(candidates.begin(), candidates.end(), [](Worker* w) { return w->at_gate; });
+  judge_waiting(all_are_here);
+  if (!all_are_here) return;
+  // A link that fails again and again although both ends are alive: the end that is blamed most goes.
   std::string worst;
   size_t most = 0;
-  for (const auto& [worker, generations] : accused_)
-    if (generations.size() >= kAccusations && generations.size() >= most)
+  for (const auto& [worker, generations] : blamed_)
+    if (generations.size() >= kBlames && generations.size() >= most)
       worst = worker, most = generations.size();
   if (!worst.empty()) {
-    accused_.erase(worst);
+    blamed_.erase(worst);
     if (Worker* w = find(worst); w != nullptr && w->life == Life::kMember) {
       remove(*w, "link", "could not be reached by the others although it answers the coordinator");
       candidates = live();
@@ -239,6 +244,8 @@ void Membership::try_form() {
   ++generation_;
   ++changes_;
   broken_ = false;
+  judged_ = false;
+  accusers_.clear();
   members_.clear();
   for (size_t i = 0; i < candidates.size(); ++i) {
     Worker& w = *candidates[i];
@@ -248,11 +255,44 @@ void Membership::try_form() {
     w.at_gate = false;
     w.formed = generation_;
     w.slow_steps = 0;
+    w.standing.reset();
     members_.push_back({w.who, w.rank, previous, w.state});
   }
   record("formed", nullptr,
          fmt::format("generation {} with {} workers, {:.2f} s after: {}", generation_, count,
                      clock_.now_s() - broken_since_s_, broken_why_));
+}
+
+// Each accuser saw only whom it waited for itself. Now that they have told what they waited for, it shows who began it.
+void Membership::judge_waiting(bool all_are_here) {
+  if (judged_ || accusers_.empty() || (!all_are_here && clock_.now_s() - broken_since_s_ < kGatePatience_s))
+    return;
+  judged_ = true;
+  std::map<int, Standing> standings;
+  std::map<int, Worker*> member;
+  for (auto& [name, w] : workers_) {
+    if (w.life != Life::kMember) continue;
+    member[w.rank] = &w;
+    if (w.standing) standings[w.rank] = *w.standing;
+  }
+  auto blames = who_held_up(standings);
+  if (blames.empty()) {  // nobody could tell: what most say
+    int most = 0;
+    for (const auto& [name, count] : accusers_) most = std::max(most, count);
+    for (const auto& [name, count] : accusers_)
+      if (count == most) blames.push_back({workers_[name].rank, fmt::format("{} accused it", count)});
+  }
+  for (const Blame& b : blames) {
+    const auto it = member.find(b.rank);  // not there: put out meanwhile, and named as such
+    // One that waits for its data is late through no fault of its link; it comes to the gate like the others.
+    if (it == member.end() || it->second->pulse.phase == "data") continue;
+    Worker& w = *it->second;
+    record("blamed", &w,
+           fmt::format("rank {} ({}, host {}, pid {}) held generation {} up: {}{}", w.rank, w.who.worker,
+                       w.who.host, w.who.pid, generation_, b.why,
+                       w.at_gate ? "" : ", and it has not come to the gate"));
+    blamed_[w.who.worker].insert(generation_);
+  }
 }
 
 void Membership::judge_speed() {
@@ -293,10 +333,9 @@ void Membership::accuse(const std::string& worker, uint64_t generation, const st
     remove(*w, "ended", fmt::format("has ended, as {} saw", worker));
     return try_form();
   }
-  // One that waits for its data is late through no fault of its link; it comes to the gate like the others.
-  if (w->pulse.phase != "data") accused_[accused].insert(generation);
+  ++accusers_[accused];
   if (!broken_) lost_to_ = "link";
-  accused_step_ = std::max(accused_step_, std::max(by->pulse.step, w->pulse.step));
+  blamed_step_ = std::max(blamed_step_, std::max(by->pulse.step, w->pulse.step));
   break_generation(fmt::format("{} could not reach {}", worker, accused));
 }
 
@@ -367,7 +406,7 @@ void Membership::tick() {
   if (!finished_ && !workers_.empty()) account_s_[broken_ ? lost_to_ : "training"] += slept;
   if (slept > kOwnSleep_s) {
     for (auto& [name, w] : workers_) w.last_heard_s += slept;
-    broken_since_s_ += slept;
+    broken_since_s_ = std::min(now, broken_since_s_ + slept);
   }
   for (auto& [name, w] : workers_) {
     if (w.life == Life::kGone) continue;

@@ -7,8 +7,8 @@
 //   generation.
 // Detection    ended: its supervisor or a peer's report plus a missing heartbeat; silent: no heartbeat for
 //              heartbeat_timeout_s; stuck: alive but not at the gate regroup_timeout_s after the generation
-//              broke; link: accused by others in kAccusations generations without a finished step between
-//              (not while it says that it waits for data);
+//              broke; blamed: held the others up when a generation broke (elastic/blame.h; not while it says that it
+//              waits for data); link: blamed in kBlames generations without a finished step between;
 //              slow: more than straggler_factor x the median compute time for straggler_steps steps (named,
 //              not evicted)
 // Ranks        survivors keep their order, newcomers follow in the order of joining
@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "elastic/blame.h"
 
 namespace stoker::elastic {
 
@@ -62,7 +63,7 @@ struct Event {
   int64_t number = 0;
   double unix_s = 0;
   std::string
-      kind;  // joined formed ended silent stuck link slow fenced-call released left finished scale stop note
+      kind;  // joined formed ended silent stuck accused blamed link slow fenced-call released left finished scale stop note
   std::string worker, host, phase, last_call, text;
   int64_t pid = 0;
   int rank = -1;
@@ -98,7 +99,9 @@ class Membership {
 
   HeartbeatAnswer heartbeat(const WorkerInfo& who, uint64_t generation, const Pulse& pulse);
   // The worker stands at the gate from now on; gate() tells whether it may pass.
-  void arrive(const WorkerInfo& who, uint64_t generation, const Pulse& pulse, std::string state);
+  // standing: in `generation`.
+  void arrive(const WorkerInfo& who, uint64_t generation, const Pulse& pulse, std::string state,
+              Standing standing = {});
   GateAnswer gate(const std::string& worker);
   void withdraw(const std::string& worker);  // its call ended before a generation formed
 
@@ -135,7 +138,8 @@ class Membership {
     Pulse pulse;
     bool at_gate = false;
     std::string state;
-    uint64_t formed = 0;  // generation that this worker was given and has not yet been told
+    std::optional<Standing> standing;  // in the current generation, since it came to the gate
+    uint64_t formed = 0;               // generation that this worker was given and has not yet been told
     int slow_steps = 0;
     bool slow_named = false;
     uint64_t judged_steps = 0;
@@ -149,6 +153,7 @@ class Membership {
   void break_generation(const std::string& why);
   void try_form();
   void judge_speed();
+  void judge_waiting(bool all_are_here);
   std::vector<Worker*> live();
   Event& record(const std::string& kind, const Worker* w, const std::string& text);
 
@@ -160,9 +165,10 @@ class Membership {
   double broken_since_s_;
   std::string broken_why_ = "the run begins";
   std::vector<Member> members_;
-  std::map<std::string, std::set<uint64_t>>
-      accused_;  // worker -> generations in which it was accused since the last step
-  int64_t accused_step_ = -1;
+  std::map<std::string, int> accusers_;               // in this generation
+  bool judged_ = false;                               // likewise: who held it up has been settled
+  std::map<std::string, std::set<uint64_t>> blamed_;  // generations, since the last step
+  int64_t blamed_step_ = -1;
   std::map<std::string, double> account_s_;  // wall time: "training", or what kept the run from it
   std::string lost_to_ = "start-up";
   std::deque<Event> events_;

@@ -24,8 +24,8 @@ WorkerInfo worker(const std::string& name) {
 struct World {
   explicit World(int target, int minimum = 1)
       : membership({.run = "r", .target = target, .minimum = minimum}, clock) {}
-  void arrive(const std::string& name, uint64_t generation = 0) {
-    membership.arrive(worker(name), generation, {}, "state of " + name);
+  void arrive(const std::string& name, uint64_t generation = 0, Standing standing = {}) {
+    membership.arrive(worker(name), generation, {}, "state of " + name, std::move(standing));
   }
   void pass_time(double s, const std::vector<std::string>& alive) {
     for (double t = 0; t < s; t += 0.25) {
@@ -130,6 +130,61 @@ TEST(Membership, TheStuckOneIsPutOutThoughItsHeartBeats) {
   run.pass_time(2, {"a", "b", "c"});
   EXPECT_EQ(run.membership.gate("a").outcome, Outcome::kFormed);
   EXPECT_NE(run.last_event("stuck").find("host-c"), std::string::npos);
+}
+
+// As it happened: rank 3's message 7 to rank 0 vanished. Rank 0 stays in that call; the others go on and miss rank 0. All give up
+// in the same instant, and whoever is first accuses an innocent.
+TEST(Membership, ALostMessageIsBlamedOnItsSenderWhoeverIsAccused) {
+  World run(4);
+  for (const char* n : {"a", "b", "c", "d"}) run.arrive(n);
+  run.membership.accuse("b", 1, "c", "no answer");
+  run.membership.accuse("d", 1, "c", "no answer");
+  run.membership.accuse("c", 1, "a", "no answer");
+  run.membership.accuse("a", 1, "c", "did not answer rank 3, which has left the group");
+  run.arrive("a", 1, {3, 7, 1.5, {0, 8, 8, 8}});
+  run.arrive("b", 1, {2, 9, 1.5, {8, 0, 9, 9}});
+  run.arrive("c", 1, {0, 8, 1.5, {8, 9, 0, 9}});
+  EXPECT_EQ(run.last_event("blamed"), "");  // not before all have spoken
+  run.arrive("d", 1, {2, 9, 1.5, {8, 9, 9, 0}});
+  EXPECT_NE(run.last_event("blamed").find("host-d"), std::string::npos) << run.last_event("blamed");
+  EXPECT_NE(run.last_event("blamed").find("message 7 from rank 3 to rank 0"), std::string::npos);
+  EXPECT_EQ(run.membership.gate("c").members.size(), 4u);
+}
+
+TEST(Membership, WhoHoldsTheOthersUpAndDoesNotComeIsBlamedBeforeItIsStuck) {
+  World run(3);
+  for (const char* n : {"a", "b", "c"}) run.arrive(n);
+  run.membership.accuse("a", 1, "b", "no answer");
+  run.arrive("a", 1, {1, 4, 1.5, {0, 5, 5}});
+  run.arrive("b", 1, {2, 4, 1.5, {4, 0, 5}});
+  run.pass_time(1.5, {"a", "b", "c"});
+  EXPECT_NE(run.last_event("blamed").find("host-c"), std::string::npos) << run.last_event("blamed");
+}
+
+TEST(Blame, OfSeveralLossesTheRankThatHasAPartInMost) {
+  const std::map<int, Standing> half_open{
+      {0, {1, 5, 2, {0, 6, 6}}}, {1, {2, 5, 2, {6, 0, 6}}}, {2, {1, 5, 2, {6, 6, 0}}}};
+  // 1 misses 2, 2 misses 1, 0 misses 1: all were sent
+  const auto found = who_held_up(half_open);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].rank, 1);
+}
+
+TEST(Blame, BothEndsWhenNothingTellsThemApart) {
+  EXPECT_EQ(who_held_up({{0, {1, 0, 2, {0, 1}}}, {1, {0, 0, 2, {1, 0}}}}).size(), 2u);
+}
+
+TEST(Blame, AWaitThatWasCutShortProvesNothing) {
+  // 1 gave up on 2, which computes, and left; 0 had just begun to wait for what 1 was sending.
+  const auto found =
+      who_held_up({{0, {1, 3, 0.01, {0, 3, 3}}}, {1, {2, 3, 2, {4, 0, 4}}}, {2, {-1, -1, 0, {3, 3, 0}}}});
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].rank, 2);
+}
+
+TEST(Blame, NobodyInACircleWithoutALoss) {
+  EXPECT_TRUE(who_held_up({{0, {1, 3, 2, {0, 3}}}, {1, {0, 3, 2, {3, 0}}}}).empty());
+  EXPECT_TRUE(who_held_up({}).empty());
 }
 
 TEST(Membership, ABadLinkCostsTheEndThatIsAccusedTwice) {

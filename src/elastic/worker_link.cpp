@@ -35,6 +35,12 @@ void to_wire(const Pulse& in, wire::Pulse* out) {
   out->set_steps_done(in.steps_done);
   out->set_anatomy(in.anatomy);
 }
+void to_wire(const Standing& in, wire::Standing* out) {
+  out->set_waits_on(in.waits_on);
+  out->set_message(in.message);
+  out->set_waited_s(in.waited_s);
+  out->mutable_sent()->Assign(in.sent.begin(), in.sent.end());
+}
 
 // A stub that survives its coordinator: calls are repeated, and the address is read again when a file names
 // it.
@@ -74,7 +80,8 @@ class Line {
       const grpc::Status status = once(method, request, &reply, wait_s);
       if (status.ok()) return reply;
       if (!net::is_retryable(status) || monotonic_s() >= end || (give_up != nullptr && give_up->load()))
-        throw net::status_error(status, "the coordinator", address());
+        throw net::status_error(status, "the coordinator", address(), net::wants_tls(tls_, address().host),
+                                token_);
       std::this_thread::sleep_for(kRetryPause);
     }
   }
@@ -187,11 +194,12 @@ WorkerLink::WorkerLink(LinkConfig config, std::function<Pulse()> pulse,
     : impl_(std::make_unique<Impl>(std::move(config), std::move(pulse), std::move(broken))) {}
 WorkerLink::~WorkerLink() = default;
 
-Assignment WorkerLink::form(const std::string& state) {
+Assignment WorkerLink::form(const std::string& state, const Standing& standing) {
   wire::FormRequest request;
   to_wire(impl_->config.who, request.mutable_who());
   request.set_generation(impl_->generation.load());
   request.set_state(state);
+  to_wire(standing, request.mutable_standing());
   for (;;) {
     to_wire(impl_->pulse(), request.mutable_pulse());
     const auto reply =

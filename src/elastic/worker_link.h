@@ -48,8 +48,9 @@ class WorkerLink {
   ~WorkerLink();
   WorkerLink(const WorkerLink&) = delete;
 
-  Assignment form(const std::string& state);  // blocks until a generation has formed
-  bool regroup_soon() const;                  // leave after this step, together
+  // Blocks until a generation has formed. standing: in the one before.
+  Assignment form(const std::string& state, const Standing& standing = {});
+  bool regroup_soon() const;  // leave after this step, together
   bool stop_wanted() const;
   bool fenced() const;
   void accuse(const std::string& worker, const std::string& what, bool ended = false);

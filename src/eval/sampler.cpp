@@ -2,12 +2,25 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "base/error.h"
 #include "base/random.h"
 
 namespace stoker::eval {
+namespace {
+
+// The `keep` likeliest tokens in order.
+std::vector<int32_t> ranked(std::span<const float> logits, size_t keep) {
+  std::vector<int32_t> ids(logits.size());
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
+  const auto logit = [&](int32_t id) { return logits[static_cast<size_t>(id)]; };
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<ptrdiff_t>(keep), ids.end(),
+                    [&](int32_t a, int32_t b) { return logit(a) != logit(b) ? logit(a) > logit(b) : a < b; });
+  ids.resize(keep);
+  return ids;
+}
+
+}  // namespace
 
 void validate(const SamplerSettings& s) {
   if (!(s.temperature >= 0 && s.temperature <= 100))
@@ -17,30 +30,33 @@ void validate(const SamplerSettings& s) {
     fail(ErrorKind::kUsage, "--top-p is {}: expected above 0, at most 1", s.top_p);
 }
 
-int32_t sample(std::span<const float> logits, const SamplerSettings& s, uint64_t draw) {
-  std::vector<std::pair<double, int32_t>> ranked;
-  for (size_t i = 0; i < logits.size(); ++i)
-    ranked.emplace_back(static_cast<double>(logits[i]), static_cast<int32_t>(i));
-  const auto likelier = [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
-  };
-  if (s.temperature == 0) return std::min_element(ranked.begin(), ranked.end(), likelier)->second;
-  const size_t keep = s.top_k ? std::min(ranked.size(), static_cast<size_t>(s.top_k)) : ranked.size();
-  std::partial_sort(ranked.begin(), ranked.begin() + static_cast<ptrdiff_t>(keep), ranked.end(), likelier);
-  ranked.resize(keep);
-  double total = 0;
-  for (auto& [p, id] : ranked)
-    p = std::exp((p - static_cast<double>(logits[static_cast<size_t>(ranked[0].second)])) / s.temperature),
-    total += p;
+std::vector<Candidate> candidates(std::span<const float> logits, const SamplerSettings& s) {
+  STOKER_CHECK(!logits.empty(), "no logits to choose from");
+  if (s.temperature == 0) return {{ranked(logits, 1)[0], 1.0}};
+  const size_t keep = s.top_k ? std::min(logits.size(), static_cast<size_t>(s.top_k)) : logits.size();
+  std::vector<Candidate> out;
+  double total = 0, top = 0;
+  for (const int32_t id : ranked(logits, keep)) {
+    const double x = static_cast<double>(logits[static_cast<size_t>(id)]) / s.temperature;
+    if (out.empty()) top = x;
+    out.push_back({id, std::exp(x - top)});
+    total += out.back().probability;
+  }
   double kept = 0;
   size_t n = 0;
-  while (n < ranked.size() && kept < s.top_p * total) kept += ranked[n++].first;
-  ranked.resize(std::max<size_t>(n, 1));
-  const double u = static_cast<double>(random_u64({s.seed, 0x73616d70}, draw) >> 11) * 0x1p-53 * kept;
+  while (n < out.size() && kept < s.top_p * total) kept += out[n++].probability;
+  out.resize(std::max<size_t>(n, 1));
+  for (Candidate& c : out) c.probability /= kept;
+  return out;
+}
+
+int32_t sample(std::span<const float> logits, const SamplerSettings& s, uint64_t draw) {
+  const std::vector<Candidate> from = candidates(logits, s);
+  const double u = static_cast<double>(random_u64({s.seed, 0x73616d70}, draw) >> 11) * 0x1p-53;
   double sum = 0;
-  for (const auto& [p, id] : ranked)
-    if ((sum += p) > u) return id;
-  return ranked.back().second;
+  for (const Candidate& c : from)
+    if ((sum += c.probability) > u) return c.token;
+  return from.back().token;
 }
 
 }  // namespace stoker::eval

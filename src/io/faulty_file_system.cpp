@@ -63,11 +63,6 @@ void FaultyFileSystem::arm(Fault fault, uint64_t at, uint64_t times) {
   fault_ = fault, at_ = at, times_ = times;
 }
 
-void FaultyFileSystem::disarm() {
-  std::lock_guard lock(mutex_);
-  armed_ = dead_ = false;
-}
-
 uint64_t FaultyFileSystem::operations() const {
   std::lock_guard lock(mutex_);
   return operations_;

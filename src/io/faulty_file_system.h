@@ -29,7 +29,6 @@ class FaultyFileSystem final : public FileSystem {
   explicit FaultyFileSystem(FileSystem& base, Count count = Count::kWrites) : base_(base), count_(count) {}
   // The fault strikes at operation `at` and the `times - 1` following ones (of no account for crashes).
   void arm(Fault fault, uint64_t at, uint64_t times = 1);
-  void disarm();
   uint64_t operations() const;  // counted so far
 
   std::unique_ptr<ReadableFile> open_read(const std::string& path, Access access = Access::kNormal) override;

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "net/door.h"
 #include "net/tls_identity.h"
 
 namespace stoker::net {
@@ -128,21 +129,30 @@ bool has_token(const grpc::ServerContext& context, std::string_view token) {
          same_secret({found->second.data(), found->second.size()}, token);
 }
 
-Error status_error(const grpc::Status& status, std::string_view what, const Address& address) {
-  switch (status.error_code()) {
-    case grpc::StatusCode::UNAUTHENTICATED:
-      return {ErrorKind::kUsage,
-              fmt::format("{} at {} refused the join token: expected the token of this run. Copy it "
-                          "from RUN/token.",
-                          what, address.text())};
-    case grpc::StatusCode::INVALID_ARGUMENT:
-      return {ErrorKind::kUsage, status.error_message()};
-    default:
-      return {ErrorKind::kPeer,
-              fmt::format("{} at {} does not answer: {}. Check that it runs, that the address and "
-                          "token are right, and that TLS is on at both ends or at neither.",
-                          what, address.text(), status.error_message())};
-  }
+Error status_error(const grpc::Status& status, std::string_view what, const Address& address, bool tls,
+                   const std::string& token) {
+  const std::string at = fmt::format("{} at {}", what, address.text());
+  const Error refused{
+      ErrorKind::kUsage,
+      at + " refused the join token: expected the token of this run. Copy it from RUN/token."};
+  if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) return refused;
+  if (status.error_code() == grpc::StatusCode::INVALID_ARGUMENT)
+    return {ErrorKind::kUsage, status.error_message()};
+  const Door door = knock(address, token);
+  if (door == Door::kNobody)
+    return {ErrorKind::kPeer,
+            at + " does not answer: nothing listens there, or a firewall is between. Check that it runs "
+                 "and that the address is right (RUN/coordinator)."};
+  if (tls && door == Door::kOtherToken) return refused;
+  if (tls && door == Door::kPlain)
+    return {ErrorKind::kUsage,
+            at + " speaks without TLS: expected TLS, as beyond loopback by default. Give --no-tls if the "
+                 "run was started with it."};
+  if (!tls && (door == Door::kOtherToken || door == Door::kSameToken))
+    return {ErrorKind::kUsage,
+            at + " speaks TLS and was called without: leave --no-tls away; on loopback give --tls."};
+  return {ErrorKind::kPeer, fmt::format("{} does not answer: {}. It is there, and busy or stopped.", at,
+                                        status.error_message())};
 }
 
 // Nothing here cancels a call of its own, so a cancelled one was under way when its server left: as if there were none.

@@ -42,8 +42,10 @@ std::shared_ptr<grpc::Channel> make_channel(const Address& address, bool tls, co
 void add_token(grpc::ClientContext& context, const std::string& token, double timeout_s);
 bool has_token(const grpc::ServerContext& context, std::string_view token);
 
-// "coordinator 10.0.0.1:7000 does not answer: ..." as Peer, refused token as Usage.
-Error status_error(const grpc::Status& status, std::string_view what, const Address& address);
+// "coordinator 10.0.0.1:7000 does not answer: ..." as Peer; a refused token, and TLS at one end only, as Usage. Where the call got no
+// answer it looks once what stands there (net/door.h).
+Error status_error(const grpc::Status& status, std::string_view what, const Address& address, bool tls,
+                   const std::string& token);
 bool is_retryable(const grpc::Status& status);
 
 }  // namespace stoker::net

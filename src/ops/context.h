@@ -59,7 +59,6 @@ class Context {
 
   // Memory for one op call, at least `bytes`, 64-byte aligned; valid until the next call of scratch().
   void* scratch(size_t bytes);
-  size_t scratch_bytes() const { return scratch_.bytes(); }
 
   const std::map<std::string, OpTime, std::less<>>& op_times() const { return times_; }
   void reset_times() { times_.clear(); }

@@ -1,17 +1,17 @@
 // plan/failures.h
-// What breaks, how often, what it costs, and how often to save: from failure logs of published runs to
-// goodput and the time at which a run is finished with a given certainty. Model        Failures of a job are
-// a Poisson process: per accelerator, per node and per link rates from the logs in
-//              catalog/failure_logs.csv, times one log-normal factor per run, because clusters differ by more
-//              than chance (measured rates spread 2.3 to 14 per 1,000 node-days). Rates add over components
-//              and scale with the count of what fails; logs of several scales do not contradict that beyond
-//              the factor's spread.
-// Loss         A failure costs detection, then restart or node replacement, then loading, then the work since
-// the last
-//              checkpoint (RecoveryMode says which of these apply).
-// Numbers      float64. The simulation's draws are a pure function of (seed, trial, draw): same answer on any
-// machine. Errors       Usage: a rate, cost or interval that is negative or not finite Source       Young,
-// CACM 17(9), 1974; Daly, FGCS 22(3), 2006. Logs: named per row in the catalog file.
+// What breaks, how often, what it costs, and how often to save: from failure logs of published runs to goodput
+// and the time at which a run is finished with a given certainty.
+// Model     Failures of a job are a Poisson process: per accelerator, per node and per link rates from the logs
+//           in catalog/failure_logs.csv, times one log-normal factor per run, because clusters differ by more
+//           than chance (measured rates spread 2.3 to 14 per 1,000 node-days). Rates add over components and
+//           scale with the count of what fails; logs of several scales do not contradict that beyond the
+//           factor's spread.
+// Loss      A failure costs detection, then restart or node replacement, then loading, then the work since the
+//           last checkpoint (RecoveryMode says which of these apply).
+// Numbers   float64. The simulation's draws are a pure function of (seed, trial, draw): same answer on any
+//           machine.
+// Errors    Usage: a rate, cost or interval that is negative or not finite
+// Source    Young, CACM 17(9), 1974; Daly, FGCS 22(3), 2006. Logs: named per row in the catalog file.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -1,17 +1,17 @@
 // plan/money.h
-// What a run costs on each way of getting machines, line by line, with what has to be raised, waited for and
-// left idle. Owned paths    charge the run its share of the hardware's life: price less resale over life x
-// utilisation, capital on the
-//                average book value, maintenance, space or building, staff, energy. Utilisation is the share
-//                of the life in which the machines do paid work; idle time is thereby in the price.
-// Rented paths   pay by the hour from dated offers, whole instances, plus a share for set-up; reserved ones
-// pay their
-//                whole term, used or not. Spot and marketplace runs last longer: the wall time given for them
-//                holds that.
-// Bands          low takes every figure's cheap end together, high every dear end: an outer bound
-// Errors         Usage: utilisation outside (0, 1], negative prices or hours. A path that cannot be priced is
-// returned
-//                with its reason, never dropped.
+// What a run costs on each way of getting machines, line by line, with what has to be raised,
+// waited for and left idle.
+// Owned paths    charge the run its share of the hardware's life: price less resale over life x
+//                utilisation, capital on the average book value, maintenance, space or building,
+//                staff, energy. Utilisation is the share of the life in which the machines do
+//                paid work; idle time is thereby in the price.
+// Rented paths   pay by the hour from dated offers, whole instances, plus a share for set-up;
+//                reserved ones pay their whole term, used or not. Spot and marketplace runs last
+//                longer: the wall time given for them holds that.
+// Bands          low takes every figure's cheap end together, high every dear end: an outer
+//                bound
+// Errors         Usage: utilisation outside (0, 1], negative prices or hours. A path that cannot
+//                be priced is returned with its reason, never dropped.
 #pragma once
 #include <map>
 #include <optional>

@@ -1,11 +1,11 @@
 // plan/plan_file.h
-// What a user asks the planner: one TOML file (docs/planner.md lists every key), with settings changed from
-// the command line by dotted name before it is read. Model        a name of the catalog or a preset, a
-// config.json, a [model] table, or "size:7e9": a llama-shaped model of
-//              about that many parameters
-// Errors       Usage: unknown keys (nearest offered), values of the wrong type or sign, two constraints or
-// settings that
-//              cannot both hold (both named). TOML mistakes with line and column.
+// What a user asks the planner: one TOML file (docs/planner.md lists every key), with settings
+// changed from the command line by dotted name before it is read.
+// Model    a name of the catalog or a preset, a config.json, a [model] table, or "size:7e9": a
+//          llama-shaped model of about that many parameters
+// Errors   Usage: unknown keys (nearest offered), values of the wrong type or sign, two
+//          constraints or settings that cannot both hold (both named). TOML mistakes with line and
+//          column.
 #pragma once
 #include <optional>
 #include <string>

@@ -10,7 +10,4 @@ if(NOT CHART_JS)
 endif()
 get_filename_component(chart_dir ${CHART_JS} DIRECTORY)
 stoker_embed(${ROOM_TARGET} chart_library ROOT ${chart_dir} FILES ${CHART_JS})
-# Recipes and plans are TOML. The shared library, not the header: it is compiled once, and without the assertions that
-# would end the program on some malformed files.
-pkg_check_modules(TOMLPP REQUIRED IMPORTED_TARGET GLOBAL tomlplusplus)
 target_link_libraries(${ROOM_TARGET} PRIVATE PkgConfig::TOMLPP)

@@ -1,8 +1,8 @@
 // plan/validate.h
 // How wrong the planner is: every published run predicted and compared, nothing dropped.
-// Error       |predicted - measured| / measured, in the metric that the row states: step time, else tokens
-// per
-//             second and accelerator, else TFLOP/s, else MFU.
+// Error       |predicted - measured| / measured, in the metric that the row states: step time,
+//             else tokens per second and accelerator,
+//             else TFLOP/s, else MFU.
 // Summaries   over rows; and with every source (a collection of rows) weighted equally.
 #pragma once
 #include <array>

@@ -1,13 +1,12 @@
 // spec/hf_config.h
 // ModelSpec <-> the config.json of a Hugging Face model directory.
-// Reads     architectures gpt2, llama, mistral, qwen2, qwen3 (causal language models), both generations of
-// rotary fields
-//           (rope_theta + rope_scaling; rope_parameters). A field that is absent has transformers' default
-// Writes    what transformers 4 and 5 load: rope_theta + rope_scaling, torch_dtype
-// Errors    Data: not JSON, a field missing or of the wrong type. Usage: a feature that Stoker does not have;
-// the message
-//           names the field, its value and what is supported. Dropout is a warning only: Stoker trains
-//           without
+// Reads    architectures gpt2, llama, mistral, qwen2, qwen3 (causal language models), both generations of
+//          rotary fields (rope_theta + rope_scaling; rope_parameters). A field that is absent has transformers'
+//          default
+// Writes   what transformers 4 and 5 load: rope_theta + rope_scaling, torch_dtype
+// Errors   Data: not JSON, a field missing or of the wrong type. Usage: a feature that Stoker does not have;
+//          the message names the field, its value and what is supported. Dropout is a warning only: Stoker
+//          trains without
 #pragma once
 #include <optional>
 #include <string>

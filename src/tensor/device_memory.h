@@ -1,11 +1,11 @@
 // tensor/device_memory.h
 // Memory that a device owns, and copies to and from it. The CPU is a device too: the same code runs on both.
-// Availability  why_unusable() is empty when a device of the kind can be used, and says why not otherwise:
-//               "built without CUDA", or the driver's words. Cheap after the first call
-// Streams       work on one stream runs in order; copies return before they are done unless one side is host
-// memory
-//               (pageable host memory makes a copy wait). synchronize() waits for all work of a stream
-// Errors        Device: no memory left on the device, a kernel failed earlier, no such device
+// Availability   why_unusable() is empty when a device of the kind can be used, and says why not otherwise:
+//                "built without CUDA", or the driver's words. Cheap after the first call
+// Streams        work on one stream runs in order; copies return before they are done unless one side is host
+//                memory (pageable host memory makes a copy wait). synchronize() waits for all work of a
+//                stream
+// Errors         Device: no memory left on the device, a kernel failed earlier, no such device
 #pragma once
 #include <string>
 

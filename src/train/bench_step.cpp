@@ -40,8 +40,8 @@ std::vector<AnatomyPart> anatomy(const ops::Context& context, double step_s) {
     if (found == context.op_times().end()) continue;
     const double share = found->second.seconds / step_s;
     named += share;
-    const auto same =
-        std::find_if(parts.begin(), parts.end(), [&](const AnatomyPart& p) { return p.what == part; });
+    const auto same = std::find_if(parts.begin(), parts.end(),
+                                   [&part = part](const AnatomyPart& p) { return p.what == part; });
     if (same == parts.end()) parts.push_back({part, share});
     else same->share += share;
   }

@@ -2,7 +2,7 @@
 // Which samples each finished batch consumed, and who computed them: ledger.jsonl in the run directory, one line per batch,
 // written by rank 0 when the batch is committed. A batch that had to be repeated after a failure is not in it twice.
 //   {"batch":7,"step":8,"first_sample":56,"samples":8,"generation":3,"workers":["w0.0","w1.1"]}
-// With a mixture also "sources":{"code":[17,2],"web":[39,6]}: the first sample, and how many, of each source's own numbering.
+// One process without a team: generation 0 and no workers. With a mixture also "sources":{"code":[17,2],"web":[39,6]}: the first sample, and how many, of each source's own numbering.
 // The line that a dying rank 0 could not write is written by the next one: batches are a pure function of their number.
 #pragma once
 #include <cstdint>

@@ -100,11 +100,8 @@ class Reader {
         continue;
       }
       if (known_.contains(key)) continue;
-      const auto nearest = std::min_element(known_.begin(), known_.end(), [&](const auto& a, const auto& b) {
-        return edit_distance(a, key) < edit_distance(b, key);
-      });
       fail(ErrorKind::kUsage, "{}: unknown key {}. Did you mean {}? docs/recipe.md lists all keys.", file_,
-           key, *nearest);
+           key, nearest_name(key, known_));
     }
   }
   const toml::table& table_;

@@ -76,7 +76,22 @@ elastic::Pulse Team::pulse() const {
           comm::last_call(record, now),
           compute_s_per_leaf_.load(),
           steps_done_.load(),
-          nlohmann::json(phases_.totals()).dump()};
+          nlohmann::json(anatomy()).dump()};
+}
+
+// Finished steps by what they spent their time on, which tells waiting from working; beside them the phases that are no step's.
+std::map<std::string, double> Team::anatomy() const {
+  std::map<std::string, double> out = phases_.totals();
+  for (const char* of_a_step : {"data", "compute", "audit", "reduce", "commit", "update", "share"})
+    out.erase(of_a_step);
+  std::lock_guard lock(took_mutex_);
+  for (const auto& [kind, seconds] : took_s_) out[kind] += seconds;
+  return out;
+}
+
+void Team::step_took(const std::map<std::string, double>& parts) {
+  std::lock_guard lock(took_mutex_);
+  for (const auto& [kind, seconds] : parts) took_s_[kind] += seconds;
 }
 
 std::unique_ptr<comm::Transport> Team::connect() {
@@ -101,13 +116,18 @@ std::unique_ptr<comm::Transport> Team::connect() {
 }
 
 void Team::form(const Progress& mine) {
+  elastic::Standing standing;
   for (;;) {
     {
       std::lock_guard lock(comm_mutex_);
+      if (comm_) {
+        const comm::Standing was = comm_->standing();
+        standing = {was.waits_on, was.message, was.waited_s, was.sent};
+      }
       comm_.reset();
     }
     phase("regroup", mine.clock);
-    assignment_ = link_->form(mine.text());
+    assignment_ = link_->form(mine.text(), standing);
     spans_ = comm::even_spans(size(), virtual_ranks_);
     recorder_->place(rank(), generation());
     try {
@@ -125,6 +145,7 @@ void Team::form(const Progress& mine) {
       if (broken_ == generation()) comm_->abort(broken_why_);  // it broke while we were connecting
       return;
     } catch (const comm::PeerError& e) {
+      standing = {e.peer(), -1, kConnect_s, {}};
       lost(e);
     } catch (const Error& e) {
       if (e.kind() != ErrorKind::kPeer) throw;  // a value of a generation that is over

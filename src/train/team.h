@@ -8,6 +8,7 @@
 #pragma once
 #include <atomic>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -69,6 +70,7 @@ class Team {
   bool stop_wanted() const { return link_->stop_wanted(); }
   void phase(std::string_view name, int64_t step);
   void step_done(double compute_s_per_leaf);  // what is told to others is the median of the last few
+  void step_took(const std::map<std::string, double>& parts);  // seconds by kind, for whoever looks on
   bool may_commit(std::string* why) { return link_->may_commit(why); }
   void note(const std::string& kind, const std::string& text) { link_->note(kind, text); }
   void leave(bool finished);
@@ -76,6 +78,7 @@ class Team {
 
  private:
   elastic::Pulse pulse() const;
+  std::map<std::string, double> anatomy() const;
   std::unique_ptr<comm::Transport> connect();
   TeamConfig config_;
   int virtual_ranks_;
@@ -90,6 +93,8 @@ class Team {
   std::string broken_why_;
   std::atomic<double> compute_s_per_leaf_{0};
   std::deque<double> recent_s_;
+  mutable std::mutex took_mutex_;
+  std::map<std::string, double> took_s_;  // all steps since the process began
   std::atomic<uint64_t> steps_done_{0};
   std::unique_ptr<elastic::WorkerLink> link_;
 };

@@ -236,6 +236,13 @@ std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
   return out;
 }
 
+void Trainer::open_ledger() {
+  ledger_.reset();
+  ledger_ = std::make_unique<Ledger>(
+      recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
+      team_ ? team_->generation() : 0, [this](uint64_t b) { return sources_of_batch(b); });
+}
+
 void Trainer::begin_or_resume() {
   recipe_.schedule.warmup_steps = recipe_.schedule.decay_steps = 0;
   const auto listed = checkpoints_->list();
@@ -285,6 +292,7 @@ void Trainer::begin_or_resume() {
       fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
   }
   if (team_) return;  // take_place
+  open_ledger();
   const uint64_t first = next_batch_ * micro_batches_;
   if (prefetcher_) prefetcher_->seek(first);
   else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);
@@ -347,7 +355,7 @@ Trainer::StepResult Trainer::gradients() {
   StepResult result;
   if (team_) {
     team_->phase("compute", step_);
-    const double begin = monotonic_s(), waited_s = mesh_.waited_s();
+    const double begin = monotonic_s();
     if (share_) share_->sign(audit_due());
     own_gradients(losses, result);
     limp(monotonic_s() - begin);
@@ -356,7 +364,7 @@ Trainer::StepResult Trainer::gradients() {
     const Exposed now = exposed();
     result.compute_s = took - (now.gradients - exposed_before_.gradients) -
                        (now.weights - exposed_before_.weights) - (now.pipeline - exposed_before_.pipeline) -
-                       (mesh_.waited_s() - waited_s);
+                       (now.partners - exposed_before_.partners);
     if (share_ && !share_->leaves().empty())  // a worker that waits for another one is not slow itself
       team_->step_done(result.compute_s / static_cast<double>(share_->leaves().size()));
     expect_slowness();
@@ -557,10 +565,12 @@ void Trainer::report(const StepResult& r, double seconds) {
     anatomy["wait for weights"] = now.weights - before.weights;
     anatomy["wait for agreement"] = now.agreement - before.agreement;
     if (mesh_.line) anatomy["wait for stages"] = now.pipeline - before.pipeline;
+    if (mesh_.tensor || mesh_.context) anatomy["wait for partners"] = now.partners - before.partners;
   }
   double known = 0;
   for (const auto& [what, spent_s] : anatomy) known += spent_s;
   anatomy["other"] = std::max(0.0, seconds - known);
+  if (team_) team_->step_took(anatomy);
   if (!speaks()) {
     log_->write({{"event", "anatomy"}, {"step", step_}, {"time_s", seconds}, {"anatomy", anatomy}});
     return;
@@ -606,8 +616,9 @@ void Trainer::finish_batch(const StepResult& r) {
   if (!sound && prefetcher_) prefetcher_->seek(next_batch_ * micro_batches_);
   if (ledger_) {
     const auto samples = static_cast<uint64_t>(recipe_.global_batch);
-    LedgerLine line{batch, batch * samples, samples, team_->generation(), step_, {}, {}};
-    for (int rank = 0; rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
+    LedgerLine line{batch, batch * samples, samples, 0, step_, {}, {}};
+    if (team_) line.generation = team_->generation();
+    for (int rank = 0; team_ && rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
     line.sources = sources_of_batch(batch);
     ledger_->write(line);
   }
@@ -706,6 +717,7 @@ RunSummary Trainer::run() {
           : 0;
   summary_.mfu = summary_.tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
                  std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
+  summary_.peak_bytes = peak_resident_bytes();
   log_->write({{"event", "end"},
                {"step", step_},
                {"rank", team_ ? team_->rank() : 0},
@@ -713,7 +725,7 @@ RunSummary Trainer::run() {
                {"seconds", busy_s_},
                {"tokens_per_s", summary_.tokens_per_s},
                {"mfu", summary_.mfu},
-               {"peak_bytes", peak_resident_bytes()},
+               {"peak_bytes", summary_.peak_bytes},
                {"weights_hash", summary_.weights_hash}});
   if (team_) team_->leave(true);
   return summary_;

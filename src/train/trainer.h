@@ -58,6 +58,7 @@ struct TrainerHooks {
 struct RunSummary {
   int64_t steps = 0, first_step = 0;
   double loss = 0, seconds = 0, tokens_per_s = 0, mfu = 0;
+  uint64_t peak_bytes = 0;  // most memory that was resident in this process
   std::optional<Evaluation> evaluation;
   std::string checkpoint, weights_hash;
 };
@@ -79,7 +80,7 @@ class Trainer {
   // Seconds that this process has waited for others since its generation formed, by what for: sums of gradients, values of
   // weights, the other stages of its pipeline, agreement (votes, losses, norms).
   struct Exposed {
-    double gradients = 0, weights = 0, pipeline = 0, agreement = 0;
+    double gradients = 0, weights = 0, pipeline = 0, partners = 0, agreement = 0;
   };
   void begin_or_resume();
   void restore(const checkpoint::Checkpoint& saved);
@@ -122,6 +123,7 @@ class Trainer {
   void wait_for_data();
   void share_counters(int source);
   void take_place();
+  void open_ledger();
   void sum_over_team(std::vector<double>& losses, StepResult& result);
   void vote(const StepResult& result);
   Hash128 hash_of_shards() const;

@@ -105,6 +105,7 @@ Trainer::Exposed Trainer::exposed() const {
   e.weights = shared_s_ + (share_ ? share_->gather_s() : 0);
   if (mesh_.replicas) e.gradients = mesh_.replicas->busy_s() - e.weights;
   if (mesh_.line) e.pipeline = mesh_.line->busy_s();
+  e.partners = mesh_.waited_s();
   return e;
 }
 
@@ -126,10 +127,7 @@ void Trainer::take_place() {
   writer_ = std::make_unique<checkpoint::BackgroundWriter>(
       *checkpoints_, checkpoint::WriterOptions{team_->rank(), team_->size()});
   ledger_.reset();
-  if (team_->rank() == 0)
-    ledger_ =
-        std::make_unique<Ledger>(recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(batch),
-                                 team_->generation(), [this](uint64_t b) { return sources_of_batch(b); });
+  if (team_->rank() == 0) open_ledger();
   prefetcher_.reset();
   if (micro_batches_ == 0) return;
   const uint64_t mine = micro_batches_;

@@ -58,8 +58,6 @@ class SpillTable {
     held.push_back(record);
   }
 
-  uint64_t spilled_bytes() const { return spilled_; }
-
   template <typename SliceOf, typename Body>
   void for_each_partition(SliceOf&& slice_of, Body&& body) {
     if (spilled_) spill();

@@ -299,7 +299,7 @@ std::optional<Load> DocumentReader::next() {
       if (!load.files.empty()) break;
       streaming_ = std::make_unique<Streaming>(fs_, file, next_source_, options_);
     } else {
-      if (gathered >= options_.load_bytes / 4 || load.files.size() >= 4096) break;
+      if (!load.files.empty() && (gathered >= options_.load_bytes / 4 || load.files.size() >= 4096)) break;
       load.files.push_back(next_source_);
       gathered += file.stored_bytes;
     }

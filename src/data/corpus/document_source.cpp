@@ -12,8 +12,6 @@ namespace stoker::corpus {
 namespace {
 constexpr int kMaxDepth = 64;
 
-bool has_glob(std::string_view s) { return s.find_first_of("*?[") != std::string_view::npos; }
-
 std::vector<std::string> parts_of(std::string_view path) {
   std::vector<std::string> parts;
   while (!path.empty()) {
@@ -91,8 +89,29 @@ std::optional<SourceFormat> format_of_name(std::string_view name) {
   return std::nullopt;
 }
 
+bool has_glob(std::string_view s) { return s.find_first_of("*?[") != std::string_view::npos; }
+
 bool glob_matches(std::string_view pattern, std::string_view path) {
   return match_parts(parts_of(pattern), 0, parts_of(path), 0);
+}
+
+std::vector<MatchedFile> match_files(io::FileSystem& fs, const std::string& pattern) {
+  // Walk from the last folder before the first special part.
+  std::string base = pattern.starts_with('/') ? "/" : "", rest;
+  const auto parts = parts_of(pattern);
+  size_t fixed = 0;
+  while (fixed + 1 < parts.size() && !has_glob(parts[fixed]))
+    base = base.empty() ? parts[fixed] : io::join(base, parts[fixed]), ++fixed;
+  for (size_t k = fixed; k < parts.size(); ++k) rest += (k == fixed ? "" : "/") + parts[k];
+  std::vector<MatchedFile> found;
+  const std::string folder = base.empty() ? "." : base, below = rest + "/**";
+  if (!fs.exists(folder)) return found;
+  walk(fs, folder, "", 0, [&](const std::string& path, const std::string& name, uint64_t) {
+    const bool named = glob_matches(rest, name);
+    if (named || glob_matches(below, name)) found.push_back({path, name, named});
+  });
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  return found;
 }
 
 uint64_t SourceList::stored_bytes() const {
@@ -131,20 +150,9 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
         add(input, io::name_of(input), info.size, true);
       }
     } else if (has_glob(input)) {
-      // Walk from the last folder before the first special part.
-      std::string base = input.starts_with('/') ? "/" : "";
-      const auto parts = parts_of(input);
-      size_t fixed = 0;
-      while (fixed + 1 < parts.size() && !has_glob(parts[fixed]))
-        base = base.empty() ? parts[fixed] : io::join(base, parts[fixed]), ++fixed;
-      std::string rest;
-      for (size_t k = fixed; k < parts.size(); ++k) rest += (k == fixed ? "" : "/") + parts[k];
       looked_for = "files that match the glob";
-      const std::string folder = base.empty() ? "." : base;
-      if (fs.exists(folder))
-        walk(fs, folder, "", 0, [&](const auto& path, const auto& name, uint64_t bytes) {
-          if (glob_matches(rest, name)) add(path, name, bytes, true);
-        });
+      for (const auto& match : match_files(fs, input))
+        add(match.path, match.name, fs.info(match.path).size, match.named);
     } else {
       fail(ErrorKind::kUsage, "input {}: there is no such file or folder. Check the path", input);
     }

@@ -1,11 +1,11 @@
 // data/corpus/document_source.h
 // Which files a list of inputs means, and what is in them. An input is a file, a folder (walked in name
-// order, hidden files and linked folders left out) or a glob (*, ?, [..] within a name; ** over folders).
+// order, hidden files and linked folders left out) or a glob (*, ?, [..] within a name; ** over folders; a folder that
+// matches means all in it).
 // Format        by the name, less .gz .zst .xz: .txt .text .rst .md .markdown are text; .jsonl .ndjson JSON
-// lines. In a folder
-//               other names are left out and counted; a file or glob that names them means them: they are
-//               text
-//               .tar WebDataset (member_stream.h); .mds MosaicML shards
+//               lines; .tar WebDataset (member_stream.h); .mds MosaicML shards.
+//               In a folder other names are left out and counted; a file or glob that names them means
+//               them: they are text
 // Order         inputs as given, within one by name (bytes): part of the dataset's identity
 // Errors        Usage: nothing there, or nothing left; says what was looked for
 #pragma once
@@ -44,7 +44,15 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
 
 // By the name alone; nullopt where it says nothing.
 std::optional<SourceFormat> format_of_name(std::string_view name);
+bool has_glob(std::string_view path);
 // Whether `path` matches `pattern` as described above, part by part.
 bool glob_matches(std::string_view pattern, std::string_view path);
+
+struct MatchedFile {
+  std::string path, name;  // name: relative to the last folder before the pattern's first special part
+  bool named;              // false: it lies in a folder that matches
+};
+// All files that a glob means, by name.
+std::vector<MatchedFile> match_files(io::FileSystem& fs, const std::string& pattern);
 
 }  // namespace stoker::corpus

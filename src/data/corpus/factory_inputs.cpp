@@ -1,6 +1,5 @@
 #include "data/corpus/factory_inputs.h"
 
-#include <glob.h>
 #include <simdjson.h>
 #include <sys/stat.h>
 
@@ -9,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "data/corpus/document_source.h"
 #include "data/corpus/html_extract.h"
 #include "data/corpus/parquet_reader.h"
 #include "data/corpus/unicode_encoding.h"
@@ -106,20 +106,13 @@ void add_path(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files
     add_file(list, files, source, recipe, path, stdfs::path(path).filename().string(), true);
     return;
   }
-  glob_t matches{};
-  const int status = ::glob(path.c_str(), GLOB_ERR, nullptr, &matches);
-  std::vector<std::string> found(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
-  ::globfree(&matches);
-  if (status != 0 || found.empty())
+  const auto matches = has_glob(path) ? match_files(fs, path) : std::vector<MatchedFile>();
+  if (matches.empty())
     fail(ErrorKind::kUsage,
          "source '{}': nothing at {}: expected a file, a folder or a pattern that matches some", recipe.name,
          path);
-  std::sort(found.begin(), found.end());
-  for (const auto& file : found) {
-    if (stdfs::is_directory(file, error)) add_path(fs, list, files, source, recipe, file);
-    else if (stdfs::is_regular_file(file, error))
-      add_file(list, files, source, recipe, file, stdfs::path(file).filename().string(), true);
-  }
+  for (const auto& match : matches)
+    add_file(list, files, source, recipe, match.path, match.name, match.named);
 }
 
 // The text field of an object, and its url or id as a name. Of a repeated key the last counts.

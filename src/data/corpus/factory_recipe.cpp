@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <set>
 
 #include "base/error.h"
@@ -28,10 +29,18 @@ class Table {
       wrong(key, *node, "a string");
     } else {
       if (const auto v = node->value<double>(); v && (std::is_floating_point_v<T> || node->is_integer())) {
-        if (std::is_floating_point_v<T> || (*v >= 0 && *v < 9e15)) return static_cast<T>(*v);
+        constexpr double kMost = std::min(9e15, static_cast<double>(std::numeric_limits<T>::max()));
+        if (std::is_floating_point_v<T> || (*v >= 0 && *v <= kMost)) return static_cast<T>(*v);
       }
       wrong(key, *node, std::is_floating_point_v<T> ? "a number" : "a whole number, not negative");
     }
+  }
+  // A whole number of MiB, in bytes.
+  uint64_t mebibytes(const char* key, uint64_t fallback, uint64_t least, uint64_t most) {
+    const uint64_t found = value<uint64_t>(key, fallback);
+    if (found < least || found > most)
+      fail(ErrorKind::kUsage, "{}: {} is {}: expected {} to {}", where_, key, found, least, most);
+    return found << 20;
   }
   std::vector<std::string> strings(const char* key) {
     used_.insert(key);
@@ -310,12 +319,9 @@ Recipe parse_recipe(std::string_view text, std::string_view file, const std::str
   if (out.output.empty()) fail(ErrorKind::kUsage, "{}: expected output = \"directory\"", file);
   out.work = resolved(t.value<std::string>("work", ""), directory);
   if (out.work.empty()) out.work = out.output + ".work";
-  out.memory_bytes = t.value<uint64_t>("memory_mb", 512) << 20;
-  out.chunk_bytes = t.value<uint64_t>("chunk_mb", 4) << 20;
+  out.memory_bytes = t.mebibytes("memory_mb", 512, 64, uint64_t{1} << 30);
+  out.chunk_bytes = t.mebibytes("chunk_mb", 4, 1, 256);
   out.threads = t.value("threads", 0);
-  if (out.memory_bytes < (uint64_t{64} << 20) || out.chunk_bytes == 0 ||
-      out.chunk_bytes > (uint64_t{256} << 20))
-    fail(ErrorKind::kUsage, "{}: expected memory_mb >= 64 and chunk_mb in 1..256", file);
   if (const auto* sources = t.array("source"))
     for (size_t i = 0; i < sources->size(); ++i) {
       const auto* table = sources->get(i)->as_table();
@@ -330,14 +336,12 @@ Recipe parse_recipe(std::string_view text, std::string_view file, const std::str
       source.label = s.value<std::string>("label", "");
       source.priority = s.value("priority", 0.0f);
       source.weight = s.value("weight", 1.0);
-      source.max_document_bytes = s.value<uint64_t>("max_document_mb", 64) << 20;
+      source.max_document_bytes = s.mebibytes("max_document_mb", 64, 1, 1024);
       source.main_content = s.value("main_content", true);
       s.finish();
       if (source.paths.empty()) fail(ErrorKind::kUsage, "{}: expected paths = [\"...\"]", s.where());
       if (!(source.weight >= 0 && source.weight <= 1000))
         fail(ErrorKind::kUsage, "{}: weight {}: expected 0..1000", s.where(), source.weight);
-      if (source.max_document_bytes == 0 || source.max_document_bytes > (uint64_t{1} << 30))
-        fail(ErrorKind::kUsage, "{}: max_document_mb: expected 1..1024", s.where());
       static constexpr std::string_view kFormats[] = {"auto", "text", "html", "jsonl",
                                                       "csv",  "warc", "tar",  "parquet"};
       if (std::find(std::begin(kFormats), std::end(kFormats), source.format) == std::end(kFormats))

@@ -1,12 +1,12 @@
 // data/corpus/label_classifier.h
-// A linear text classifier: hashed folded words and word pairs -> softmax over labels. Small, fast, trained
-// on a user's own examples in seconds. Model      logit[l] = bias[l] + sum over features w[l][hash mod
-// buckets] * count / sqrt(number of features) Training   stochastic gradient descent with a falling rate,
-// order by a keyed permutation, single-threaded: same
-//            examples, options and seed give the same bytes on the same machine type
+// A linear text classifier: hashed folded words and word pairs -> softmax over labels. Small, fast, trained on
+// a user's own examples in seconds.
+// Model      logit[l] = bias[l] + sum over features w[l][hash mod buckets] * count / sqrt(number of features)
+// Training   stochastic gradient descent with a falling rate, order by a keyed permutation, single-threaded:
+//            same examples, options and seed give the same bytes on the same machine type
 // File       "STKLABEL" | u32 version 1 | u32 JSON bytes | JSON {labels, buckets, word_pairs, examples,
-// accuracy} |
-//            f32 bias[labels] | f32 weights[labels][buckets], little-endian | u64 XXH3-64 of all before
+//            accuracy} | f32 bias[labels] | f32 weights[labels][buckets], little-endian | u64 XXH3-64 of all
+//            before
 // Cost       predict: linear in the text, at most the first max_words words
 // Errors     Data: no examples, one label only, a broken or foreign file
 #pragma once

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "data/corpus/unicode_encoding.h"
+
 namespace stoker::corpus {
 
 namespace {
@@ -27,6 +29,8 @@ std::string sample(std::string_view text) {
 
 Language identify_language(std::string_view text) {
   Language out;
+  // CLD2 follows a malformed byte into memory that is not its own.
+  text = text.substr(0, valid_utf8_prefix(text));
   if (text.empty()) return out;
   std::string part;
   if (text.size() > kLanguageSample) text = part = sample(text);

@@ -1,8 +1,8 @@
 // data/corpus/language_identify.h
-// Which language a text is in, by CLD2 (Debian libcld2: letter-quadgram naive Bayes, 83 languages, tables
-// compiled in). fastText's lid.176 is as common, but its model is a file Debian does not ship; CLD2 needs
-// none and is faster. Determinism   a pure function of the text: no state, any thread Input         valid
-// UTF-8; the first 2^30 bytes count
+// Which language a text is in, by CLD2 (Debian libcld2: letter-quadgram naive Bayes, 83 languages, tables compiled in). fastText's
+// lid.176 is as common, but its model is a file Debian does not ship; CLD2 needs none and is faster.
+// Determinism   a pure function of the text: no state, any thread
+// Input         what comes before the first byte that is not UTF-8; 2^30 bytes of it at most
 #pragma once
 #include <string>
 #include <string_view>

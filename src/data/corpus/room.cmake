@@ -13,7 +13,6 @@ find_package(LibLZMA REQUIRED)
 pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET GLOBAL libzstd)
 find_package(simdjson REQUIRED)
 target_link_libraries(${ROOM_TARGET} PUBLIC ZLIB::ZLIB LibLZMA::LibLZMA PkgConfig::ZSTD simdjson::simdjson)
-pkg_check_modules(TOMLPP REQUIRED IMPORTED_TARGET GLOBAL tomlplusplus)
 target_link_libraries(${ROOM_TARGET} PRIVATE PkgConfig::TOMLPP)
 # Parquet is read through Arrow's C++ library, which Debian 12 does not have: ./dev parquet fetches it.
 set(STOKER_ARROW "" CACHE PATH "Folder with include/, libarrow.so.* and libparquet.so.*; empty: no Parquet")

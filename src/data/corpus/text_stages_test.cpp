@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <random>
 #include <set>
 
 #include "base/error.h"
@@ -68,6 +69,16 @@ TEST(UnicodeRepair, IsIdempotentAndAlwaysValid) {
     EXPECT_EQ(repair_unicode(once, plain).text, once);
     EXPECT_EQ(valid_utf8_prefix(twice), twice.size());
   }
+}
+
+TEST(LanguageIdentification, BytesThatAreNoTextEndTheText) {
+  std::string binary;
+  std::mt19937 random(3);
+  for (int i = 0; i < 100000; ++i) binary += static_cast<char>(random());
+  const std::string english =
+      "The kernel reads the page and writes it back when the memory is needed for something else. ";
+  EXPECT_EQ(identify_language(english + "\xf6\x40" + binary).code, "en");
+  (void)identify_language(binary);
 }
 
 TEST(LanguageIdentification, KnownTexts) {

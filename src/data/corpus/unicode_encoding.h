@@ -1,14 +1,14 @@
 // data/corpus/unicode_encoding.h
 // Bytes of unknown encoding -> UTF-8.
-// Order      byte order mark; then, when the bytes are valid UTF-8 with at least one multi-byte character,
-// UTF-8
-//            whatever was declared (text in a legacy encoding is almost never valid UTF-8 by chance); then
-//            the declared label (HTTP header or other hint, then HTML meta / XML declaration); then pure
-//            ASCII; then ICU's statistical detector; then windows-1252
-// Labels     as browsers read them: iso-8859-1 and ascii mean windows-1252, gb2312 means gb18030, and so on
-// Errors     bytes that do not fit become U+FFFD and are counted: conversion itself never fails. An unknown
-// label
-//            is ignored
+// Order    byte order mark; then, when the bytes are valid UTF-8 with at least one multi-byte
+//          character, UTF-8 whatever was declared (text in a legacy encoding is almost never
+//          valid UTF-8 by chance); then the declared label (HTTP header or other hint, then HTML
+//          meta / XML declaration); then pure ASCII; then ICU's statistical detector; then
+//          windows-1252
+// Labels   as browsers read them: iso-8859-1 and ascii mean windows-1252, gb2312 means gb18030,
+//          and so on
+// Errors   bytes that do not fit become U+FFFD and are counted: conversion itself never fails. An
+//          unknown label is ignored
 #pragma once
 #include <cstdint>
 #include <string>

@@ -1,30 +1,30 @@
 // data/loader/loader.h
 // Feeds training and evaluation: global sample number n -> one row of a batch, as a pure function of
 // (manifest, options, n).
-//
-// Stream        a split is one stream of T tokens: its documents end to end, each ended by the
-// end-of-document token (EOD) and
-//               begun by BOS, as its tokenizer has them. Window w of length L predicts stream positions w L
-//               .. w L + L - 1, each from the token before it; before position 0 stands a virtual EOD. (With
-//               BOS, or without EOD, everything shifts by one: position 0 is given, not predicted.) So
-//               windows share one token and every prediction belongs to exactly one.
-// Rows          without a plan, row w is window w. With a packing plan (data/shard/pack_plan.h) row r is row r of the plan: whole documents
-//               side by side, cut only where they are longer than a row; cells that are left over have target -1.
-// Order         training: S rows an epoch (windows: floor(T / L)); sample n is row P(n mod S) of epoch n / S, where P is a keyed
-//               permutation with key (seed, epoch) (sample_order.h). It does not depend on the length of the run, the batch size or
-//               the worker. sequential: sample n is window n, the last one padded with target -1: every target once, so that the
-//               loss of a split is exact and bits per byte = nats / ln 2 / text_bytes()
-// Masks         kDocumentMasks: attention starts anew and positions restart at each document. Without BOS,
-// the EOD before a document
-//               is its first token: it sees nothing but itself and predicts the document's first token; no
-//               target is lost. With BOS the document starts there, and the prediction of BOS from the
-//               document before has target -1. A document that a window cuts starts again in the next one.
-//               kConcatenated: the window is one text, as GPT-2 was trained.
-// Cost          O(shards) to construct (the manifest), O(1) to start at any n; per row one read of L + 1 tokens, or of each piece, and
-//               with masks a binary search. No index files, no state
-// Threads       fill() from any number of threads at once
-// Errors        Usage: no such split, or it has less than one window. Data: damage, naming the file. Storage:
-// as the file system says
+// Stream    a split is one stream of T tokens: its documents end to end, each ended by the
+//           end-of-document token (EOD) and begun by BOS, as its tokenizer has them. Window w of length L
+//           predicts stream positions w L .. w L + L - 1, each from the token before it; before position
+//           0 stands a virtual EOD. (With BOS, or without EOD, everything shifts by one: position 0 is
+//           given, not predicted.) So windows share one token and every prediction belongs to exactly
+//           one.
+// Rows      without a plan, row w is window w. With a packing plan (data/shard/pack_plan.h) row r is row
+//           r of the plan: whole documents side by side, cut only where they are longer than a row; cells
+//           that are left over have target -1.
+// Order     training: S rows an epoch (windows: floor(T / L)); sample n is row P(n mod S) of epoch n / S,
+//           where P is a keyed permutation with key (seed, epoch) (sample_order.h). It does not depend on
+//           the length of the run, the batch size or the worker. sequential: sample n is window n, the
+//           last one padded with target -1: every target once, so that the loss of a split is exact and
+//           bits per byte = nats / ln 2 / text_bytes()
+// Masks     kDocumentMasks: attention starts anew and positions restart at each document. Without BOS,
+//           the EOD before a document is its first token: it sees nothing but itself and predicts the
+//           document's first token; no target is lost. With BOS the document starts there, and the
+//           prediction of BOS from the document before has target -1. A document that a window cuts
+//           starts again in the next one. kConcatenated: the window is one text, as GPT-2 was trained.
+// Cost      O(shards) to construct (the manifest), O(1) to start at any n; per row one read of L + 1
+//           tokens, or of each piece, and with masks a binary search. No index files, no state
+// Threads   fill() from any number of threads at once
+// Errors    Usage: no such split, or it has less than one window. Data: damage, naming the file. Storage:
+//           as the file system says
 #pragma once
 #include <cstdint>
 #include <map>

@@ -1,10 +1,10 @@
 // data/loader/split_stream.h
 // One split of a dataset as one long stream of tokens: its shards end to end.
-// Cost          read: O(log shards) + the tokens; document starts: O(log documents) + those found. Shards are
-// opened when
-//               first touched and at most max_open stay open, so that a split of any size starts in O(1)
-// Threads       every method from any thread
-// Errors        Data: a token outside the vocabulary, or damage found on the way; names the file
+// Cost      read: O(log shards) + the tokens; document starts: O(log documents) + those found. Shards are
+//           opened when first touched and at most max_open stay open, so that a split of any size starts in
+//           O(1)
+// Threads   every method from any thread
+// Errors    Data: a token outside the vocabulary, or damage found on the way; names the file
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -2,39 +2,28 @@
 
 #include <smmintrin.h>
 
-#include <bit>
+#include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <queue>
 
 #include "base/error.h"
 
 namespace stoker::tokenizer {
 
-Bpe::Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& merges)
-    : byte_tokens_(byte_tokens) {
-  const size_t size = std::bit_ceil(std::max<size_t>(16, merges.size() * 2));
-  slots_.assign(size, kEmpty);
-  mask_ = size - 1;
-  shift_ = 64 - std::countr_zero(size);
+Bpe::Bpe(const std::array<int32_t, 256>& byte_tokens, const std::vector<Merge>& merges, Isa isa)
+    : byte_tokens_(byte_tokens),
+      ranks_(merges),
+      byte_pairs_(65536, kNone),
+      lanes_(isa >= Isa::kAvx512 && *std::min_element(byte_tokens.begin(), byte_tokens.end()) >= 0) {
   for (const Merge& m : merges) {
-    if (m.rank >= (1u << kRankBits) - 1)
-      fail(ErrorKind::kData, "a merge has rank {}: at most {} merges are supported", m.rank,
-           (1u << kRankBits) - 1);
-    if (m.left < 0 || m.right < 0 || std::max(m.left, m.right) >= (1 << kIdBits) - 1)
-      fail(ErrorKind::kData, "a merge joins tokens {} and {}: expected ids from 0 to {}", m.left, m.right,
-           (1 << kIdBits) - 2);
-    const uint64_t key = pair_key(m.left, m.right);
-    size_t i = home(key);
-    while (slots_[i] != kEmpty && slots_[i] >> kRankBits != key) i = (i + 1) & mask_;
-    slots_[i] = key << kRankBits | m.rank;  // a pair listed twice has its last rank, as in the reference
     if (m.rank >= results_.size()) results_.resize(size_t{m.rank} + 1, -1);
     results_[m.rank] = m.result;
   }
-  byte_pairs_.resize(65536, kNone);
   for (size_t l = 0; l < 256; ++l)
     for (size_t r = 0; r < 256; ++r)
       if (byte_tokens_[l] >= 0 && byte_tokens_[r] >= 0)
-        byte_pairs_[l << 8 | r] = find(byte_tokens_[l], byte_tokens_[r]);
+        byte_pairs_[l << 8 | r] = ranks_.find(byte_tokens_[l], byte_tokens_[r]);
 }
 
 void Bpe::no_token(uint8_t byte) {
@@ -51,15 +40,51 @@ void Bpe::merge(std::string_view piece, std::vector<int32_t>& out) const {
   out.insert(out.end(), tokens, tokens + merge_short(piece, tokens));
 }
 
-// order[i] is rank << 6 | i of the pair that starts at position i, all ones where there is none: the smallest is the
+void Bpe::merge_keys(const PieceKey* keys, size_t count, int32_t* tokens, int32_t* counts) const {
+  constexpr size_t kWorthwhile = 4;  // lanes with work: the others cost the same
+  if (!lanes_ || count < kWorthwhile) {
+    for (size_t i = 0; i < count; ++i) {
+      const std::string_view piece(reinterpret_cast<const char*>(keys + i), key_length(keys[i]));
+      counts[i] = static_cast<int32_t>(merge_short(piece, tokens + i * kMaxKeyTokens));
+    }
+    return;
+  }
+  // By length, sixteen times as many as there are lanes at a time, and back.
+  constexpr size_t kRound = 16 * kLanes;
+  PieceKey sorted[kRound];
+  uint16_t order[kRound];
+  int32_t sorted_tokens[kRound * kMaxKeyTokens], sorted_counts[kRound];
+  for (size_t done = 0; done < count; done += kRound) {
+    const size_t n = std::min(kRound, count - done);
+    uint16_t at[kMaxKeyBytes + 2] = {};
+    for (size_t i = 0; i < n; ++i) ++at[key_length(keys[done + i]) + 1];
+    std::partial_sum(at, at + kMaxKeyBytes + 2, at);
+    for (size_t i = 0; i < n; ++i) {
+      const uint16_t to = at[key_length(keys[done + i])]++;
+      order[to] = static_cast<uint16_t>(i);
+      sorted[to] = keys[done + i];
+    }
+    merge_lanes_avx512({byte_tokens_.data(), byte_pairs_.data(), results_.data(), &ranks_}, sorted, n,
+                       sorted_tokens, sorted_counts);
+    for (size_t i = 0; i < n; ++i) {
+      counts[done + order[i]] = sorted_counts[i];
+      std::memcpy(tokens + (done + order[i]) * kMaxKeyTokens, sorted_tokens + i * kMaxKeyTokens,
+                  kMaxKeyTokens * sizeof(int32_t));
+    }
+  }
+}
+
+// order[i] is the rank, and in its lowest 8 bits i, of the pair that starts at position i, all ones where there is none: the smallest is the
 // next merge, the leftmost among equals. Positions stay where they are; gone ones are skipped through next and previous.
 size_t Bpe::merge_short(std::string_view piece, int32_t* tokens) const {
   const auto* bytes = reinterpret_cast<const uint8_t*>(piece.data());
   const size_t n = piece.size();
+  constexpr int kPositionBits = 8;
+  constexpr uint32_t kPosition = (1u << kPositionBits) - 1;
   alignas(16) uint32_t order[kShortPiece];
   uint8_t next[kShortPiece + 1], previous[kShortPiece + 1];
   auto set = [&](size_t i, uint32_t rank) {
-    order[i] = rank == kNone ? kNone : rank << 6 | static_cast<uint32_t>(i);
+    order[i] = rank == kNone ? kNone : rank << kPositionBits | static_cast<uint32_t>(i);
   };
   const size_t groups = (n + 3) / 4;
   for (size_t i = n ? n - 1 : 0; i < groups * 4; ++i) order[i] = kNone;
@@ -80,13 +105,13 @@ size_t Bpe::merge_short(std::string_view piece, int32_t* tokens) const {
     least = _mm_min_epu32(least, _mm_shuffle_epi32(least, 0xB1));
     const auto best = static_cast<uint32_t>(_mm_cvtsi128_si32(least));
     if (best == kNone) break;
-    const size_t i = best & 63, gone = next[i], after = next[gone], before = previous[i];
-    tokens[i] = results_[best >> 6];
+    const size_t i = best & kPosition, gone = next[i], after = next[gone], before = previous[i];
+    tokens[i] = results_[best >> kPositionBits];
     order[gone] = kNone;
     next[i] = static_cast<uint8_t>(after);
     previous[after] = static_cast<uint8_t>(i);
-    set(i, after < n ? find(tokens[i], tokens[after]) : kNone);
-    if (i) set(before, find(tokens[before], tokens[i]));
+    set(i, after < n ? ranks_.find(tokens[i], tokens[after]) : kNone);
+    if (i) set(before, ranks_.find(tokens[before], tokens[i]));
   }
   size_t count = 0;
   for (size_t i = 0; i < n; i = next[i]) tokens[count++] = tokens[i];
@@ -118,7 +143,7 @@ void Bpe::merge_long(std::string_view piece, std::vector<int32_t>& out) const {
                                                                                std::move(heap));
   auto refresh = [&](uint32_t i) {
     Node& a = nodes[i];
-    a.rank = a.next == kNone ? kNone : find(a.token, nodes[a.next].token);
+    a.rank = a.next == kNone ? kNone : ranks_.find(a.token, nodes[a.next].token);
     if (a.rank != kNone) queue.emplace(a.rank, i);
   };
   while (!queue.empty()) {

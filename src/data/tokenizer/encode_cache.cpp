@@ -25,13 +25,21 @@ EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string
   if (before < kHuge) munmap(begin + before + kBytes, kHuge - before);
   madvise(begin + before, kBytes, MADV_HUGEPAGE);
   buckets_ = reinterpret_cast<Bucket*>(begin + before);
+  spilled_.assign(kMaxKeyTokens, 0);
+  for (auto* tokens : {&tokens_, &filled_, &pending_tokens_})
+    tokens->resize((kBlockPieces + 1) * kMaxKeyTokens);
+  pending_counts_.resize(kBlockPieces);
+  gaps_.resize(kBlockPieces);
+  pending_.resize(kBlockPieces);
+  pending_slots_.resize(kBlockPieces);
 }
 
 EncodeCache::~EncodeCache() { munmap(static_cast<void*>(buckets_), sizeof(Bucket) << kBucketBits); }
 
 void EncodeCache::clear() {
   std::memset(static_cast<void*>(buckets_), 0, sizeof(Bucket) << kBucketBits);
-  spilled_.clear();
+  spilled_.assign(kMaxKeyTokens, 0);
+  gap_count_ = pending_count_ = settled_count_ = 0;
 }
 
 void EncodeCache::fresh(std::string_view piece, std::vector<int32_t>& tokens) {
@@ -40,33 +48,52 @@ void EncodeCache::fresh(std::string_view piece, std::vector<int32_t>& tokens) {
   else bpe_.merge(piece, tokens);
 }
 
-const EncodeCache::Slot& EncodeCache::find_or_insert(size_t home, PieceKey key, std::string_view piece) {
+// The slot of a piece that is not in its home bucket; it may be pending.
+const EncodeCache::Slot* EncodeCache::find_or_add(size_t home, PieceKey key, std::string_view piece) {
   Slot* place = nullptr;
   for (size_t probe = 0; probe < kProbes && !place; ++probe) {
     for (Slot& slot : buckets_[(home + probe) & (kBuckets - 1)].slot) {
-      if (slot.key == key) return slot;
+      if (slot.key == key) return &slot;
       if (!slot.key.high) {
         place = &slot;
         break;
       }
     }
   }
-  scratch_.clear();
-  fresh(piece, scratch_);
   // The first comer of a bucket tends to be a frequent one: it stays.
   if (!place) place = &buckets_[home].slot[1];
-  if (spilled_.size() > kSpillLimit) {
-    clear();
-    place = &buckets_[home].slot[0];
-  }
-  Slot slot{key, {}, static_cast<int32_t>(scratch_.size())};
-  if (slot.count <= kInline) {
-    std::memcpy(slot.tokens, scratch_.data(), scratch_.size() * sizeof(int32_t));
+  if (place->count == kPending) settle();
+  if (const int32_t id = whole_ ? whole_(piece) : -1; id >= 0) {
+    *place = {key, {id}, 1};
   } else {
-    slot.tokens[0] = static_cast<int32_t>(spilled_.size());
-    spilled_.insert(spilled_.end(), scratch_.begin(), scratch_.end());
+    *place = {key, {static_cast<int32_t>(pending_count_)}, kPending};
+    pending_[pending_count_] = key;
+    pending_slots_[pending_count_++] = place;
   }
-  return *place = slot;
+  return place;
+}
+
+// Merges what is pending and has no tokens yet.
+void EncodeCache::settle() {
+  const size_t done = settled_count_;
+  if (done == pending_count_) return;
+  bpe_.merge_keys(pending_.data() + done, pending_count_ - done,
+                  pending_tokens_.data() + done * kMaxKeyTokens, pending_counts_.data() + done);
+  settled_count_ = pending_count_;
+  for (size_t i = done; i < pending_count_; ++i) {
+    Slot& slot = *pending_slots_[i];
+    const int32_t* const tokens = pending_tokens_.data() + i * kMaxKeyTokens;
+    slot.count = pending_counts_[i];
+    if (slot.count <= kInline) {
+      std::memcpy(slot.tokens, tokens, sizeof slot.tokens);
+    } else {
+      // As many as a key can have are copied from there, whatever the count.
+      const size_t at = spilled_.size() - kMaxKeyTokens;
+      spilled_.resize(spilled_.size() + static_cast<size_t>(slot.count));
+      std::memcpy(spilled_.data() + at, tokens, static_cast<size_t>(slot.count) * sizeof(int32_t));
+      slot.tokens[0] = static_cast<int32_t>(at);
+    }
+  }
 }
 
 void EncodeCache::encode_long(std::string_view piece, std::vector<int32_t>& out) {
@@ -135,11 +162,23 @@ inline bool same(__m128i a, __m128i b) { return _mm_movemask_epi8(_mm_cmpeq_epi8
 }  // namespace
 
 void EncodeCache::encode(const PieceFinder& find, std::string_view text, std::vector<int32_t>& out) {
+  try {
+    for (size_t begin = 0; begin < text.size();) begin = encode_block(find, text, begin, out);
+  } catch (...) {
+    clear();  // slots may be pending
+    throw;
+  }
+}
+
+// Encodes the next kBlockPieces pieces and returns where they end.
+size_t EncodeCache::encode_block(const PieceFinder& find, std::string_view text, size_t begin,
+                                 std::vector<int32_t>& out) {
   size_t ends[kPieceBatch];
   __m128i keys[kPieceBatch];
   uint32_t homes[kPieceBatch];
-  int32_t tokens[kPieceBatch * kInline + 4];
-  for (size_t begin = 0; begin < text.size();) {
+  if (spilled_.size() > kSpillLimit) clear();
+  int32_t* to = tokens_.data();
+  for (size_t batch = 0; batch < kBlockPieces / kPieceBatch && begin < text.size(); ++batch) {
     const size_t count = find(text, begin, ends, kPieceBatch);
     // First all keys, so that the table's cache lines are under way when they are looked at.
     size_t at = begin, safe = 0;
@@ -156,7 +195,6 @@ void EncodeCache::encode(const PieceFinder& find, std::string_view text, std::ve
       std::memcpy(bytes, text.data() + at, std::min<size_t>(16, text.size() - at));
       take(safe, vector_key(bytes, ends[safe] - at));
     }
-    int32_t* to = tokens;
     for (size_t i = 0; i < count; ++i) {
       const Slot* slot = &buckets_[homes[i]].slot[0];
       // Which of the two it is cannot be predicted, so it is computed.
@@ -169,30 +207,54 @@ void EncodeCache::encode(const PieceFinder& find, std::string_view text, std::ve
         const size_t from = i ? ends[i - 1] : begin;
         const std::string_view piece = text.substr(from, ends[i] - from);
         if (piece.size() > kMaxKeyBytes) {
-          out.insert(out.end(), tokens, to);
-          to = tokens;
-          encode_long(piece, out);
+          gaps_[gap_count_++] = {piece.data(), piece.size(), static_cast<uint32_t>(to - tokens_.data())};
           continue;
         }
         PieceKey key;
         std::memcpy(static_cast<void*>(&key), keys + i, sizeof key);
-        slot = &find_or_insert(homes[i], key, piece);
+        slot = find_or_add(homes[i], key, piece);
       }
       if (slot->count <= kInline) [[likely]] {
         // The count goes along as a fourth value that the next one overwrites.
         _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                          _mm_load_si128(reinterpret_cast<const __m128i*>(slot->tokens)));
         to += slot->count;
+      } else if (slot->count == kPending) {
+        gaps_[gap_count_++] = {nullptr, static_cast<size_t>(slot->tokens[0]),
+                               static_cast<uint32_t>(to - tokens_.data())};
       } else {
-        out.insert(out.end(), tokens, to);
-        to = tokens;
-        const auto* first_token = spilled_.data() + slot->tokens[0];
-        out.insert(out.end(), first_token, first_token + slot->count);
+        std::memcpy(to, spilled_.data() + slot->tokens[0], kMaxKeyTokens * sizeof(int32_t));
+        to += slot->count;
       }
     }
     begin = ends[count - 1];
-    out.insert(out.end(), tokens, to);
   }
+  settle();
+  emit(to, out);
+  return begin;
+}
+
+// Appends the block's tokens, the gaps filled.
+void EncodeCache::emit(const int32_t* end, std::vector<int32_t>& out) {
+  const int32_t* done = tokens_.data();
+  int32_t* to = filled_.data();
+  for (size_t g = 0; g < gap_count_; ++g) {
+    const Gap& gap = gaps_[g];
+    const int32_t* const upto = tokens_.data() + gap.at;
+    to = std::copy(done, upto, to);
+    done = upto;
+    if (gap.piece) {
+      out.insert(out.end(), filled_.data(), to);
+      to = filled_.data();
+      encode_long({gap.piece, gap.number}, out);
+    } else {
+      std::memcpy(to, pending_tokens_.data() + gap.number * kMaxKeyTokens, kMaxKeyTokens * sizeof(int32_t));
+      to += pending_counts_[gap.number];
+    }
+  }
+  out.insert(out.end(), filled_.data(), to);
+  out.insert(out.end(), done, end);
+  gap_count_ = pending_count_ = settled_count_ = 0;
 }
 
 }  // namespace stoker::tokenizer

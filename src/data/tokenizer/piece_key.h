@@ -46,6 +46,8 @@ inline PieceKey make_key(const char* data, size_t size, size_t readable) {
   return k;
 }
 
+inline size_t key_length(PieceKey k) { return k.high >> 56; }
+
 inline uint64_t hash_key(PieceKey k) {
   const uint64_t x = (k.low ^ (k.high >> 29)) * 0x9E3779B97F4A7C15u;
   return (x ^ k.high ^ (x >> 32)) * 0xD6E8FEB86659FD93u;

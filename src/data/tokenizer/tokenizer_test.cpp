@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
 #include <thread>
 #include <tuple>
@@ -125,8 +126,10 @@ TEST(Bpe, ShortAndLongPiecesFollowTheDefinition) {
   std::array<int32_t, 256> bytes;
   for (const auto& e : t.definition().vocab)
     if (e.bytes.size() == 1) bytes[static_cast<uint8_t>(e.bytes[0])] = e.id;
-  const Bpe bpe(bytes, t.definition().merges);
+  const Bpe bpe(bytes, t.definition().merges), narrow(bytes, t.definition().merges, Isa::kBaseline);
   std::mt19937 random(4);
+  std::vector<PieceKey> keys;
+  std::vector<std::vector<int32_t>> expected;
   const std::string likely = "aaaeeinnrgst bdco";
   for (int i = 0; i < 300; ++i) {
     std::string piece;
@@ -135,6 +138,39 @@ TEST(Bpe, ShortAndLongPiecesFollowTheDefinition) {
     std::vector<int32_t> tokens;
     bpe.merge(piece, tokens);
     ASSERT_EQ(tokens, merge_plainly(t.definition(), piece)) << testing::PrintToString(piece);
+    if (piece.size() > kMaxKeyBytes) continue;
+    keys.push_back(make_key(piece.data(), piece.size(), piece.size()));
+    expected.push_back(tokens);
+  }
+  // The same many at a time: every number of them, so that lanes are full, half empty and left over.
+  for (const Bpe* b : {&bpe, &narrow})
+    for (size_t count = 0; count <= keys.size(); count += count < 40 ? 1 : 13) {
+      std::vector<int32_t> tokens(count * kMaxKeyTokens), counts(count);
+      b->merge_keys(keys.data(), count, tokens.data(), counts.data());
+      for (size_t i = 0; i < count; ++i) {
+        const int32_t* const first = tokens.data() + i * kMaxKeyTokens;
+        ASSERT_EQ(std::vector<int32_t>(first, first + counts[i]), expected[i]) << i << " of " << count;
+      }
+    }
+}
+
+TEST(PairRanks, FindsEveryPairAndNoOther) {
+  for (const size_t size : {0, 1, 7, 1000, 50000}) {
+    std::mt19937 random(static_cast<unsigned>(size));
+    std::map<std::pair<int32_t, int32_t>, uint32_t> truth;
+    std::vector<Merge> merges;
+    for (uint32_t i = 0; i < size; ++i) {
+      const auto id = [&] { return static_cast<int32_t>(random() % (i % 3 ? 300 : 200000)); };
+      merges.push_back({id(), id(), static_cast<int32_t>(i), i});
+      truth[{merges.back().left, merges.back().right}] = i;  // of a pair listed twice the last
+    }
+    const PairRanks ranks(merges);
+    for (const Merge& m : merges) ASSERT_EQ(ranks.find(m.left, m.right), (truth[{m.left, m.right}]));
+    for (int i = 0; i < 2000; ++i) {
+      const auto left = static_cast<int32_t>(random() % 300), right = static_cast<int32_t>(random() % 300);
+      const auto it = truth.find({left, right});
+      ASSERT_EQ(ranks.find(left, right), it == truth.end() ? PairRanks::kNone : it->second);
+    }
   }
 }
 

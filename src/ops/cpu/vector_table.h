@@ -1,7 +1,7 @@
 // ops/cpu/vector_table.h
 // The row-wise kernels of one instruction set, as pointers: each works on rows (or elements) [begin, end) on
 // the calling thread. vector_avx2.cpp and vector_avx512.cpp fill one table each from the same bodies
-// (*_body.h); rowwise.cpp spreads them over threads.
+// (*_body.h); the files named after the ops spread them over threads (rowwise.h).
 #pragma once
 #include "ops/activation.h"
 #include "ops/cross_entropy.h"

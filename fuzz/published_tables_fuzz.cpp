@@ -43,7 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto hours = [](std::string_view, double, double, std::string_view, std::optional<double>) {
       return plan::HoursEstimate{1000, "fuzz"};
     };
-    const plan::EnergyValidation v = plan::summarise(plan::check_energy(t, plan::FigureBook::built_in(), watts, hours));
+    const plan::EnergyValidation v =
+        plan::summarise(plan::check_energy(t, plan::FigureBook::built_in(), watts, hours));
     STOKER_CHECK(v.predicted <= v.checks.size());
   });
   return 0;

@@ -71,8 +71,8 @@ std::string plan_screen(const Assessment& a) {
           : "",
       r.hardware.accelerators, r.hardware.accelerator.name, human_count(r.tokens), to_string(r.run.precision),
       r.run.training == TrainingKind::kPretrain ? "" : fmt::format(", {}", to_string(r.run.training)));
-  out += line("fits", fmt::format("{}: {:.1f} of {:.1f} GiB on the fullest accelerator",
-                                  a.fits ? to_string(p.memory.verdict) : std::string_view("NO"),
+  const std::string_view verdict = !a.fits ? "NO" : p.memory.verdict == Verdict::kTight ? "tight" : "yes";
+  out += line("fits", fmt::format("{}: {:.1f} of {:.1f} GiB on the fullest accelerator", verdict,
                                   in_gibibytes(p.memory.peak), in_gibibytes(p.memory.capacity)));
   out += line("layout", fmt::format("{}  ({} considered, {} too large)", describe(a.chosen.run),
                                     a.layouts.considered, a.layouts.did_not_fit));

@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -69,22 +71,29 @@ Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_pe
       ++expected;
     }
   }
-  file_ = std::fopen(path.c_str(), "ae");
-  if (file_ == nullptr || ftruncate(fileno(file_), static_cast<off_t>(keep)) != 0)
-    fail(ErrorKind::kStorage, "cannot append to {}", path);
+  // A rank 0 that was given up may still have the file open, and write its line when it wakes: it keeps that file, the run
+  // goes on in a copy that takes its name.
+  const std::string fresh = path + ".new";
+  std::error_code failed;
+  std::filesystem::remove(fresh, failed);
+  if (keep > 0) std::filesystem::copy_file(path, fresh, failed);
+  if (!failed) file_.reset(std::fopen(fresh.c_str(), "ae"));
+  if (!file_ || ftruncate(fileno(file_.get()), static_cast<off_t>(keep)) != 0)
+    fail(ErrorKind::kStorage, "cannot write {}: {}", fresh,
+         failed ? failed.message() : std::generic_category().message(errno));
   for (; expected < next_batch; ++expected) {
     LedgerLine line{expected, expected * samples_per_batch, samples_per_batch, generation, 0, {}, {}};
     if (sources_of) line.sources = sources_of(expected);
     write(line);
   }
+  std::filesystem::rename(fresh, path, failed);
+  if (failed) fail(ErrorKind::kStorage, "cannot replace {}: {}", path, failed.message());
 }
-
-Ledger::~Ledger() { std::fclose(file_); }
 
 void Ledger::write(const LedgerLine& line) {
   const std::string text = to_json(line).dump() + "\n";
-  std::fwrite(text.data(), 1, text.size(), file_);
-  std::fflush(file_);
+  std::fwrite(text.data(), 1, text.size(), file_.get());
+  std::fflush(file_.get());
 }
 
 LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t samples_per_batch) {

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -30,16 +31,15 @@ struct LedgerLine {
 class Ledger {
  public:
   // Opens it for rank 0 when `next_batch` is the next to be committed: cuts off what is beyond (a resume from an older checkpoint)
-  // and a torn last line, and fills in what is missing before.
+  // and a torn last line, and fills in what is missing before. The file is a new one under the old name: what another process
+  // that has the old one open still writes, as a stopped rank 0 does that wakes after it was given up, is not in it.
   // sources_of: of a batch; for the lines that are filled in.
   Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation,
          const std::function<std::vector<SourceShare>(uint64_t)>& sources_of = {});
-  ~Ledger();
-  Ledger(const Ledger&) = delete;
   void write(const LedgerLine& line);
 
  private:
-  std::FILE* file_ = nullptr;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_{nullptr, &std::fclose};
 };
 
 // Batches written so far, from the last lines alone; safe while a run appends.

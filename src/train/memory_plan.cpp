@@ -50,6 +50,20 @@ size_t pieces_on_the_way(const parallel::Holdings& holdings, int64_t workers, in
   return most * pieces;
 }
 
+// What a save holds of matrices whose columns are cut: the tensor workers exchange them for whole rows, values and optimizer state.
+size_t whole_rows_being_saved(const Recipe& r, const ModelSpec& part, const TensorPlace& place,
+                              const std::vector<ChunkSpec>& chunks, int64_t replicas) {
+  const std::vector<ParameterRow> whole = rows_of(r.model, chunks), shares = rows_of(part, chunks);
+  std::vector<ParameterRow> cut;
+  size_t values = 0;
+  for (size_t i = 0; i < whole.size(); ++i) {
+    if (!share_cut(r.model, place, whole[i]).cuts_columns()) continue;
+    cut.push_back(shares[i]);
+    values += static_cast<size_t>(shares[i].count()) * sizeof(float);
+  }
+  return (values + optim::Optimizer::state_bytes(cut, r.optimizer)) / static_cast<size_t>(replicas);
+}
+
 }  // namespace
 
 size_t MemoryPlan::total() const {
@@ -120,6 +134,8 @@ MemoryPlan memory_plan(const Recipe& r, int64_t workers, int64_t rank) {
                                 (layout.sequence_parallel ? layout.tensor : 1) * r.model.hidden) *
             (r.precision == Precision::kBf16 ? 2 : 4));
   if (zero > 0) add("optimizer state being saved", shard * (r.optimizer.kind == OptimizerKind::kSgd ? 4 : 8));
+  if (layout.tensor > 1)
+    add("columns being saved", whole_rows_being_saved(r, part, {layout.tensor, at.tensor}, chunks, replicas));
   add("program", workers > 1 ? kTeamProgram : kProgram);
   return plan;
 }

@@ -117,7 +117,7 @@ echo "ok: a worker was killed; the run paused at batch $stalled, below its minim
 
 kill -9 "$coordinator"
 at=$(batches run)
-until_batches run $((at + 20))
+until_batches run $((at + 250)) # beyond the next save, which is not committed meanwhile
 coordinator "$port"
 event run 'the coordinator came back'
 until_batches run $(($(batches run) + 50))

@@ -149,6 +149,7 @@ struct WorkerLink::Impl {
       request.set_generation(mine);
       const grpc::Status status =
           beat_line.once(&wire::Coordinator::Stub::Heartbeat, request, &reply, kQuickCall_s);
+      answers = status.ok();
       if (status.ok()) judge(mine, reply);
       lock.lock();
       wake.wait_for(lock, std::chrono::duration<double>(config.heartbeat_s), [this] { return ending; });
@@ -185,7 +186,7 @@ struct WorkerLink::Impl {
   bool ending = false;
   std::string why;
   std::atomic<uint64_t> generation{0}, told_broken{0};
-  std::atomic<bool> soon{false}, stop{false}, is_fenced{false};
+  std::atomic<bool> soon{false}, stop{false}, is_fenced{false}, answers{true};
   std::thread thread;
 };
 
@@ -237,6 +238,7 @@ Assignment WorkerLink::form(const std::string& state, const Standing& standing) 
 bool WorkerLink::regroup_soon() const { return impl_->soon; }
 bool WorkerLink::stop_wanted() const { return impl_->stop; }
 bool WorkerLink::fenced() const { return impl_->is_fenced; }
+bool WorkerLink::coordinator_answers() const { return impl_->answers; }
 
 void WorkerLink::accuse(const std::string& worker, const std::string& what, bool ended) {
   wire::AccuseRequest request;
@@ -257,12 +259,11 @@ void WorkerLink::leave(bool finished) {
                          kCall_s);  // a courtesy: absence works too
 }
 
-bool WorkerLink::may_commit(std::string* why) {
+bool WorkerLink::may_commit(std::string* why, double patience_s) {
   wire::CommitRequest request;
   request.set_worker(impl_->config.who.worker);
   request.set_generation(impl_->generation.load());
-  const auto reply =
-      impl_->line.repeat(&wire::Coordinator::Stub::MayCommit, request, kCall_s, impl_->config.outage_s);
+  const auto reply = impl_->line.repeat(&wire::Coordinator::Stub::MayCommit, request, kCall_s, patience_s);
   *why = reply.why();
   return reply.allowed();
 }

@@ -53,9 +53,10 @@ class WorkerLink {
   bool regroup_soon() const;  // leave after this step, together
   bool stop_wanted() const;
   bool fenced() const;
+  bool coordinator_answers() const;  // as of the last heartbeat; asks nobody
   void accuse(const std::string& worker, const std::string& what, bool ended = false);
   void leave(bool finished);
-  bool may_commit(std::string* why);
+  bool may_commit(std::string* why, double patience_s);  // Peer when the coordinator stays away for so long
   void note(const std::string& kind, const std::string& text);
 
   void put(const std::string& key, const std::string& value);

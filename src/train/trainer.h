@@ -136,9 +136,11 @@ class Trainer {
   void add_rows(std::vector<checkpoint::TensorToSave>& out, size_t i, const std::string& name,
                 checkpoint::Part part, int64_t from, int64_t to, const float* rows);
   int64_t saved_part(bool wait);
-  void settle_save(std::span<const int64_t> parts);
+  void settle_save(std::span<const int64_t> parts, bool wait);
   void drop_save();
   void forget_save();
+  bool ready_to_commit(bool wait);
+  bool may_commit(int64_t step, bool wait);
   bool hash_stored_weights(bool wait);
   void add_replay_record();
   void inject_chaos();

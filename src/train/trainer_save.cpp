@@ -168,7 +168,7 @@ void Trainer::forget_save() {
 int64_t Trainer::saved_part(bool wait) {
   if (!shared_save_) return kNothing;
   if (shared_save_->mine == kFailed) return kFailed;
-  if (shared_save_->mine != kNothing) return hash_stored_weights(wait) ? shared_save_->mine : kNothing;
+  if (shared_save_->mine != kNothing) return ready_to_commit(wait) ? shared_save_->mine : kNothing;
   const auto done = wait ? writer_->wait() : writer_->poll();
   if (!done) return kNothing;
   part_copies_.clear();
@@ -185,12 +185,17 @@ int64_t Trainer::saved_part(bool wait) {
                        {"bytes", done->bytes},       {"staged_bytes", done->staged_bytes}};
   if (done->error) event["error"] = done->error->what();
   log_->write(event);
-  return shared_save_->mine == kFailed || hash_stored_weights(wait) ? shared_save_->mine : kNothing;
+  return shared_save_->mine == kFailed || ready_to_commit(wait) ? shared_save_->mine : kNothing;
 }
 
-// Rank 0 of a pipeline, of a shared width or of sharded weights has never seen all of them: when all parts are stored (settle_save begins
-// it) it reads them, beside the
-// training, and holds its own vote back until then.
+// Rank 0 holds its vote back until it knows the hash of all weights, and while the coordinator, whom it has to ask before it commits,
+// is away: the run goes on meanwhile.
+bool Trainer::ready_to_commit(bool wait) {
+  return hash_stored_weights(wait) && (wait || !speaks() || team_->coordinator_answers());
+}
+
+// Rank 0 of a pipeline, of a shared width or of sharded weights has never seen all of them: when all parts are stored (settle_save
+// begins it) it reads them, beside the training.
 bool Trainer::hash_stored_weights(bool wait) {
   SharedSave& save = *shared_save_;
   if (!speaks() || save.weights) return true;
@@ -207,7 +212,7 @@ bool Trainer::hash_stored_weights(bool wait) {
 }
 
 // After a vote: everybody knows what everybody has stored.
-void Trainer::settle_save(std::span<const int64_t> parts) {
+void Trainer::settle_save(std::span<const int64_t> parts, bool wait) {
   if (!shared_save_) return;
   if (std::count(parts.begin(), parts.end(), kFailed) > 0) {
     record_for_.reset();
@@ -226,9 +231,7 @@ void Trainer::settle_save(std::span<const int64_t> parts) {
   const SharedSave save = std::move(*shared_save_);
   shared_save_.reset();
   if (!speaks()) return;
-  std::string why;
-  if (!team_->may_commit(&why))
-    fail(ErrorKind::kPeer, "this worker may not write checkpoints any more: {}", why);
+  if (!may_commit(save.step, wait)) return record_for_.reset();
   const double begin = monotonic_s();
   std::vector<std::string> attachments;
   if (!hooks_.tokenizer_json.empty()) attachments.push_back("tokenizer.json");
@@ -253,6 +256,20 @@ void Trainer::settle_save(std::span<const int64_t> parts) {
                                        team_->worker(), team_->host(), save.step, e.what()));
     log_->write({{"event", "checkpoint"}, {"step", save.step}, {"error", e.what()}});
   }
+}
+
+// Where the coordinator went away since ready_to_commit() this save is let go, unless it is the last one: the others, who go on, would
+// take a rank 0 that waits for lost.
+bool Trainer::may_commit(int64_t step, bool wait) {
+  std::string why;
+  try {
+    if (team_->may_commit(&why, wait ? elastic::LinkConfig{}.outage_s : 0)) return true;
+  } catch (const Error& e) {
+    if (wait) throw;
+    log_->write({{"event", "checkpoint"}, {"step", step}, {"error", e.what()}});
+    return false;
+  }
+  fail(ErrorKind::kPeer, "this worker may not write checkpoints any more: {}", why);
 }
 
 // The step after a save may be done before or after the save is committed.
@@ -284,7 +301,7 @@ void Trainer::finish_together() {
           const int64_t mine = saved_part(true);
           team_->comm().all_gather(std::as_bytes(std::span(&mine, 1)),
                                    std::as_writable_bytes(std::span(parts)), kPatience_s);
-          settle_save(parts);
+          settle_save(parts, true);
         } while (std::count(parts.begin(), parts.end(), kNothing) > 0 &&
                  std::count(parts.begin(), parts.end(), kFailed) == 0);
         std::vector<int64_t> there{team_->rank() == 0 && checkpoints_->find(step_) ? 1 : 0};

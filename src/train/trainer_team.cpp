@@ -297,7 +297,7 @@ void Trainer::vote(const StepResult& result) {
     regroup_after_ = regroup_wanted;
     std::vector<int64_t> saved;
     for (const Vote& v : votes) saved.push_back(v.saved);
-    return settle_save(saved);
+    return settle_save(saved, false);
   }
   pending_.reset();
   if (liar < 0) liar = odd;

@@ -108,7 +108,7 @@ TEST(Coordinator, MayDieAndComeBackWithoutAnyoneNoticing) {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   coordinator = std::make_unique<Coordinator>(config);
   std::string why;
-  EXPECT_TRUE(a.link.may_commit(&why, 60));             // repeated until the coordinator is there
+  EXPECT_TRUE(a.link.may_commit(&why, 60));                      // repeated until the coordinator is there
   std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // longer than the heartbeat timeout
   EXPECT_EQ(a.broken, 0);
   EXPECT_EQ(b.broken, 0);

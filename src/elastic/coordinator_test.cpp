@@ -87,7 +87,7 @@ TEST(Coordinator, WorkersMeetShareValuesAndLoseOne) {
   EXPECT_EQ(second[0].generation, 2u);
   EXPECT_EQ(second[0].members.size(), 2u);
   std::string why;
-  EXPECT_TRUE(workers[0]->link.may_commit(&why, 60));
+  EXPECT_EQ(workers[0]->link.may_commit(&why, true), true);
   std::ifstream events(dir.file("events.jsonl"));
   const std::string text{std::istreambuf_iterator<char>(events), {}};
   EXPECT_NE(text.find("\"silent\""), std::string::npos);
@@ -108,7 +108,7 @@ TEST(Coordinator, MayDieAndComeBackWithoutAnyoneNoticing) {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   coordinator = std::make_unique<Coordinator>(config);
   std::string why;
-  EXPECT_TRUE(a.link.may_commit(&why, 60));                      // repeated until the coordinator is there
+  EXPECT_EQ(a.link.may_commit(&why, true), true);                // repeated until the coordinator is there
   std::this_thread::sleep_for(std::chrono::milliseconds(1500));  // longer than the heartbeat timeout
   EXPECT_EQ(a.broken, 0);
   EXPECT_EQ(b.broken, 0);
@@ -134,7 +134,7 @@ TEST(Coordinator, MayMove) {
   coordinator = std::make_unique<Coordinator>(config_for(1, dir, token));  // another port
   std::ofstream(dir.file("address")) << coordinator->address().text() << "\n";
   std::string why;
-  EXPECT_TRUE(link.may_commit(&why, 60));
+  EXPECT_EQ(link.may_commit(&why, true), true);
 }
 
 TEST(Coordinator, AFencedWorkerIsTurnedAway) {
@@ -148,7 +148,7 @@ TEST(Coordinator, AFencedWorkerIsTurnedAway) {
   wait_for([&] { return a.broken > 0; });
   EXPECT_TRUE(a.link.fenced());
   std::string why;
-  EXPECT_FALSE(a.link.may_commit(&why, 60));
+  EXPECT_EQ(a.link.may_commit(&why, true), false);
   try {
     (void)a.link.form("");
     FAIL();

@@ -259,11 +259,14 @@ void WorkerLink::leave(bool finished) {
                          kCall_s);  // a courtesy: absence works too
 }
 
-bool WorkerLink::may_commit(std::string* why, double patience_s) {
+std::optional<bool> WorkerLink::may_commit(std::string* why, bool wait) {
   wire::CommitRequest request;
   request.set_worker(impl_->config.who.worker);
   request.set_generation(impl_->generation.load());
-  const auto reply = impl_->line.repeat(&wire::Coordinator::Stub::MayCommit, request, kCall_s, patience_s);
+  constexpr auto kMethod = &wire::Coordinator::Stub::MayCommit;
+  wire::CommitReply reply;
+  if (wait) reply = impl_->line.repeat(kMethod, request, kCall_s, impl_->config.outage_s);
+  else if (!impl_->line.once(kMethod, request, &reply, kQuickCall_s).ok()) return {};
   *why = reply.why();
   return reply.allowed();
 }

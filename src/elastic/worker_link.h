@@ -8,6 +8,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,9 @@ class WorkerLink {
   bool coordinator_answers() const;  // as of the last heartbeat; asks nobody
   void accuse(const std::string& worker, const std::string& what, bool ended = false);
   void leave(bool finished);
-  bool may_commit(std::string* why, double patience_s);  // Peer when the coordinator stays away for so long
+  // May this worker make a checkpoint valid? Nothing when the coordinator does not answer at once; with `wait` its outages are waited
+  // out, and Peer when it stays away.
+  std::optional<bool> may_commit(std::string* why, bool wait);
   void note(const std::string& kind, const std::string& text);
 
   void put(const std::string& key, const std::string& value);

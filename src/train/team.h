@@ -72,7 +72,7 @@ class Team {
   void step_done(double compute_s_per_leaf);  // what is told to others is the median of the last few
   void step_took(const std::map<std::string, double>& parts);  // seconds by kind, for whoever looks on
   bool coordinator_answers() const { return link_->coordinator_answers(); }
-  bool may_commit(std::string* why, double patience_s) { return link_->may_commit(why, patience_s); }
+  std::optional<bool> may_commit(std::string* why, bool wait) { return link_->may_commit(why, wait); }
   void note(const std::string& kind, const std::string& text) { link_->note(kind, text); }
   void leave(bool finished);
   void arm(comm::Fault fault);  // with TeamConfig::chaos: from the next message on, until the next generation

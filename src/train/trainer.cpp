@@ -76,10 +76,6 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   checkpoints_ =
       std::make_unique<checkpoint::Store>(fs_, recipe_.run_dir + "/checkpoints", recipe_.keep_last);
   if (!team_) {
-    ops::Context fastest;  // what the machine can do, whatever train.kernels forces
-    peak_flops_ = measure_peak(fastest, recipe_.precision, 0.6);
-  }
-  if (!team_) {
     if (recipe_.layout.world_size() > 1)
       fail(ErrorKind::kUsage,
            "layout.pipeline is {}, tensor {}, context {}, but this process is alone: start it with `stoker "
@@ -87,6 +83,8 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
            "...`",
            recipe_.layout.pipeline, recipe_.layout.tensor, recipe_.layout.context,
            recipe_.layout.world_size());
+    ops::Context fastest;  // what the machine can do, whatever train.kernels forces
+    peak_flops_ = measure_peak(fastest, recipe_.precision, 0.6);
     mesh_.layout = parallel::fitted(recipe_.layout, 1);
     share_ = share_of(mesh_.layout, 0);
     optimizer_ = optimizer_for(*share_);

@@ -262,14 +262,11 @@ void Trainer::settle_save(std::span<const int64_t> parts, bool wait) {
 // take a rank 0 that waits for lost.
 bool Trainer::may_commit(int64_t step, bool wait) {
   std::string why;
-  try {
-    if (team_->may_commit(&why, wait ? elastic::LinkConfig{}.outage_s : 0)) return true;
-  } catch (const Error& e) {
-    if (wait) throw;
-    log_->write({{"event", "checkpoint"}, {"step", step}, {"error", e.what()}});
-    return false;
-  }
-  fail(ErrorKind::kPeer, "this worker may not write checkpoints any more: {}", why);
+  const std::optional<bool> allowed = team_->may_commit(&why, wait);
+  if (!allowed)
+    log_->write({{"event", "checkpoint"}, {"step", step}, {"error", "the coordinator does not answer"}});
+  else if (!*allowed) fail(ErrorKind::kPeer, "this worker may not write checkpoints any more: {}", why);
+  return allowed.has_value();
 }
 
 // The step after a save may be done before or after the save is committed.

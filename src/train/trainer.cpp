@@ -1,6 +1,5 @@
 #include "train/trainer.h"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -9,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/checked.h"
+#include "base/peak_memory.h"
 #include "base/progress.h"
 #include "base/stop.h"
 #include "base/threads.h"
@@ -34,12 +34,6 @@ std::string first_difference(const std::string& saved, const std::string& now) {
       return fmt::format("{} was {} and is now {}", key, value.dump(),
                          b.contains(key) ? b[key].dump() : "missing");
   return "a key is new";
-}
-
-uint64_t peak_resident_bytes() {  // of this process so far
-  rusage use{};
-  getrusage(RUSAGE_SELF, &use);
-  return static_cast<uint64_t>(use.ru_maxrss) * 1024;
 }
 
 }  // namespace
@@ -239,7 +233,7 @@ std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
 void Trainer::open_ledger() {
   ledger_.reset();
   ledger_ = std::make_unique<Ledger>(
-      recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
+      fs_, recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
       team_ ? team_->generation() : 0, [this](uint64_t b) { return sources_of_batch(b); });
 }
 
@@ -697,6 +691,7 @@ RunSummary Trainer::run() {
   if (evaluated != step_) evaluate();
   if (team_) finish_together();
   collect_saves(true);
+  if (ledger_) ledger_->close();
   if (!hooks_.quiet && isatty(STDERR_FILENO)) fmt::print(stderr, "\n");
   if (summary_.checkpoint.empty()) {
     const checkpoint::Checkpoint last = checkpoints_->open_latest();

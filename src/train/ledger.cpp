@@ -1,10 +1,6 @@
 #include "train/ledger.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -12,6 +8,8 @@
 
 namespace stoker::train {
 namespace {
+
+constexpr uint64_t kCopyBlock = 1 << 20;
 
 nlohmann::json to_json(const LedgerLine& l) {
   nlohmann::json j{{"batch", l.batch},
@@ -57,8 +55,9 @@ uint64_t batches_in_ledger(const std::string& path) {
   return tail.next_batch == ~uint64_t{0} ? 0 : tail.next_batch;
 }
 
-Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation,
-               const std::function<std::vector<SourceShare>(uint64_t)>& sources_of) {
+Ledger::Ledger(io::FileSystem& fs, const std::string& path, uint64_t next_batch, uint64_t samples_per_batch,
+               uint64_t generation, const std::function<std::vector<SourceShare>(uint64_t)>& sources_of)
+    : path_(path) {
   // After a loss the file is whole but for the last lines: only a resume from an older checkpoint has to read all of it.
   uint64_t keep = 0, expected = 0;
   if (const Tail tail = read_tail(path); tail.next_batch <= next_batch) {
@@ -74,26 +73,36 @@ Ledger::Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_pe
   // A rank 0 that was given up may still have the file open, and write its line when it wakes: it keeps that file, the run
   // goes on in a copy that takes its name.
   const std::string fresh = path + ".new";
-  std::error_code failed;
-  std::filesystem::remove(fresh, failed);
-  if (keep > 0) std::filesystem::copy_file(path, fresh, failed);
-  if (!failed) file_.reset(std::fopen(fresh.c_str(), "ae"));
-  if (!file_ || ftruncate(fileno(file_.get()), static_cast<off_t>(keep)) != 0)
-    fail(ErrorKind::kStorage, "cannot write {}: {}", fresh,
-         failed ? failed.message() : std::generic_category().message(errno));
+  file_ = fs.create(fresh);
+  if (keep > 0) {
+    const auto before = fs.open_read(path, io::Access::kSequential);
+    std::string block;
+    for (uint64_t at = 0; at < keep; at += block.size()) {
+      block.resize(std::min<uint64_t>(keep - at, kCopyBlock));
+      before->read_at(at, block.data(), block.size());
+      file_->append(block);
+    }
+  }
   for (; expected < next_batch; ++expected) {
     LedgerLine line{expected, expected * samples_per_batch, samples_per_batch, generation, 0, {}, {}};
     if (sources_of) line.sources = sources_of(expected);
     write(line);
   }
-  std::filesystem::rename(fresh, path, failed);
-  if (failed) fail(ErrorKind::kStorage, "cannot replace {}: {}", path, failed.message());
+  fs.rename(fresh, path);
 }
 
 void Ledger::write(const LedgerLine& line) {
-  const std::string text = to_json(line).dump() + "\n";
-  std::fwrite(text.data(), 1, text.size(), file_.get());
-  std::fflush(file_.get());
+  try {
+    file_->append(to_json(line).dump() + "\n");
+  } catch (const Error& e) {
+    fail(e.kind(), "{}: batch {} could not be written down, so it does not count: {}", path_, line.batch,
+         e.what());
+  }
+}
+
+void Ledger::close() {
+  file_->sync();
+  file_->close();
 }
 
 LedgerCheck check_ledger(const std::string& path, uint64_t batches, uint64_t samples_per_batch) {

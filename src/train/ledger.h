@@ -4,14 +4,17 @@
 //   {"batch":7,"step":8,"first_sample":56,"samples":8,"generation":3,"workers":["w0.0","w1.1"]}
 // One process without a team: generation 0 and no workers. With a mixture also "sources":{"code":[17,2],"web":[39,6]}: the first sample, and how many, of each source's own numbering.
 // The line that a dying rank 0 could not write is written by the next one: batches are a pure function of their number.
+// Errors   Storage: a line could not be written whole (full disk); the batch must not be told of. What is torn then is cut off when
+//          the file is next opened, and the line filled in.
 #pragma once
 #include <cstdint>
-#include <cstdio>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "io/file_system.h"
 
 namespace stoker::train {
 
@@ -34,12 +37,14 @@ class Ledger {
   // and a torn last line, and fills in what is missing before. The file is a new one under the old name: what another process
   // that has the old one open still writes, as a stopped rank 0 does that wakes after it was given up, is not in it.
   // sources_of: of a batch; for the lines that are filled in.
-  Ledger(const std::string& path, uint64_t next_batch, uint64_t samples_per_batch, uint64_t generation,
-         const std::function<std::vector<SourceShare>(uint64_t)>& sources_of = {});
+  Ledger(io::FileSystem& fs, const std::string& path, uint64_t next_batch, uint64_t samples_per_batch,
+         uint64_t generation, const std::function<std::vector<SourceShare>(uint64_t)>& sources_of = {});
   void write(const LedgerLine& line);
+  void close();  // synced: what a network file system says only now is said too
 
  private:
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_{nullptr, &std::fclose};
+  std::string path_;
+  std::unique_ptr<io::WritableFile> file_;
 };
 
 // Batches written so far, from the last lines alone; safe while a run appends.

@@ -280,6 +280,7 @@ RunSummary Trainer::run() {
   if (evaluated != step_) evaluate();
   if (team_) finish_together();
   collect_saves(true);
+  if (ledger_) ledger_->close();
   if (!hooks_.quiet && isatty(STDERR_FILENO)) fmt::print(stderr, "\n");
   if (summary_.checkpoint.empty()) {
     const checkpoint::Checkpoint last = checkpoints_->open_latest();

@@ -1,24 +1,15 @@
 // What a run tells: log lines, the progress line, the sample ledger, evaluations, the summary.
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/checked.h"
+#include "base/peak_memory.h"
 #include "base/progress.h"
 #include "train/trainer.h"
 
 namespace stoker::train {
-namespace {
-
-uint64_t peak_resident_bytes() {  // of this process so far
-  rusage use{};
-  getrusage(RUSAGE_SELF, &use);
-  return static_cast<uint64_t>(use.ru_maxrss) * 1024;
-}
-
-}  // namespace
 
 // The account of the data: how far into which source the run is when batch `batch` begins.
 void Trainer::log_data(uint64_t batch) {
@@ -49,7 +40,7 @@ std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
 void Trainer::open_ledger() {
   ledger_.reset();
   ledger_ = std::make_unique<Ledger>(
-      recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
+      fs_, recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
       team_ ? team_->generation() : 0, [this](uint64_t b) { return sources_of_batch(b); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -12,6 +13,7 @@ namespace stoker::corpus {
 namespace {
 
 constexpr size_t kTrailer = 24;
+constexpr std::string_view kKinds[] = {"text", "place", "column", "batch"};
 
 template <typename T>
 void put_raw(std::string& out, T value) {
@@ -50,13 +52,25 @@ ArtifactStore::ArtifactStore(io::FileSystem& fs, std::string directory)
     : fs_(fs), directory_(std::move(directory)) {}
 
 std::string ArtifactStore::path(std::string_view kind, Hash128 key) const {
+  STOKER_CHECK(std::find(std::begin(kKinds), std::end(kKinds), kind) != std::end(kKinds), "kind {}", kind);
   const std::string hex = key.hex();
   return fmt::format("{}/{}/{}/{}", directory_, kind, hex.substr(0, 2), hex.substr(2));
 }
 
-bool ArtifactStore::has(std::string_view kind, Hash128 key) const { return fs_.exists(path(kind, key)); }
+void ArtifactStore::asked_for(std::string_view kind, Hash128 key) const {
+  if (!remembers_) return;
+  const uint64_t entry = hash64(path(kind, key));
+  std::lock_guard lock(mutex_);
+  asked_.insert(entry);
+}
+
+bool ArtifactStore::has(std::string_view kind, Hash128 key) const {
+  asked_for(kind, key);
+  return fs_.exists(path(kind, key));
+}
 
 std::optional<std::string> ArtifactStore::get(std::string_view kind, Hash128 key) const {
+  asked_for(kind, key);
   const std::string file = path(kind, key);
   if (!fs_.exists(file)) return std::nullopt;
   const auto in = fs_.open_read(file, io::Access::kSequential);
@@ -77,6 +91,7 @@ std::optional<std::string> ArtifactStore::get(std::string_view kind, Hash128 key
 
 void ArtifactStore::put(std::string_view kind, Hash128 key, std::string_view contents) const {
   static std::atomic<uint64_t> counter{0};
+  asked_for(kind, key);
   const std::string file = path(kind, key);
   const std::string temporary = fmt::format("{}.tmp-{}-{}", file, ::getpid(), counter++);
   const std::string folder = io::parent_of(file);
@@ -99,6 +114,24 @@ void ArtifactStore::put(std::string_view kind, Hash128 key, std::string_view con
     }
     throw;
   }
+}
+
+ArtifactStore::Pruned ArtifactStore::prune() const {
+  STOKER_CHECK(remembers_);
+  Pruned out;
+  for (const std::string_view kind : kKinds) {
+    const std::string folder = io::join(directory_, kind);
+    if (!fs_.exists(folder)) continue;
+    for (const auto& part : fs_.list(folder))
+      for (const auto& name : fs_.list(io::join(folder, part))) {
+        const std::string file = io::join(io::join(folder, part), name);
+        if (asked_.contains(hash64(file))) continue;
+        out.bytes += fs_.info(file).size;
+        ++out.files;
+        fs_.remove(file);
+      }
+  }
+  return out;
 }
 
 std::string encode_chunk(const std::vector<ChunkDocument>& documents) {

@@ -7,9 +7,11 @@
 // Errors         Storage: names the file; a full disk leaves nothing half-made behind
 #pragma once
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "base/hash.h"
@@ -31,9 +33,21 @@ class ArtifactStore {
   std::string path(std::string_view kind, Hash128 key) const;
   const std::string& directory() const { return directory_; }
 
+  struct Pruned {
+    uint64_t files = 0, bytes = 0;
+  };
+  // Remember from now on what is asked for: about 40 bytes a file.
+  void remember_asked() { remembers_ = true; }
+  // Removes every file that nobody has asked for since: what other recipes, earlier inputs and killed processes left.
+  Pruned prune() const;
+
  private:
+  void asked_for(std::string_view kind, Hash128 key) const;
   io::FileSystem& fs_;
   std::string directory_;
+  bool remembers_ = false;
+  mutable std::mutex mutex_;
+  mutable std::unordered_set<uint64_t> asked_;  // hashes of kind and key; one too many keeps a file
 };
 
 // One document of a chunk. `bad` not empty: there is no text, it was put into quarantine.

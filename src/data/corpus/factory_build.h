@@ -19,14 +19,14 @@
 #include <vector>
 
 #include "data/corpus/factory_recipe.h"
+#include "data/corpus/factory_timing.h"
 #include "io/file_system.h"
 
 namespace stoker::corpus {
 
-struct BuildTiming {
-  std::string stage;
-  double seconds = 0;  // summed over threads
-  uint64_t bytes = 0;  // that went in
+struct DropReason {
+  std::string reason;
+  uint64_t documents = 0;
 };
 
 struct BuildResult {
@@ -36,10 +36,13 @@ struct BuildResult {
   uint64_t documents_in = 0, documents_out = 0, quarantined = 0;
   uint64_t stored_bytes = 0, text_bytes_in = 0, text_bytes_out = 0;
   uint64_t tokens = 0;
+  uint64_t pruned_files = 0, pruned_bytes = 0;
+  std::vector<DropReason> reasons;  // the most frequent first
   std::vector<BuildTiming> timings;
   double seconds = 0;
 };
 
-BuildResult build_corpus(io::FileSystem& fs, const Recipe& recipe);
+// prune: afterwards the work directory holds what this build needed and nothing else.
+BuildResult build_corpus(io::FileSystem& fs, const Recipe& recipe, bool prune = false);
 
 }  // namespace stoker::corpus

@@ -85,18 +85,22 @@ void add_path(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files
   std::error_code error;
   if (stdfs::is_directory(path, error)) {
     std::vector<std::string> found;
+    std::string folder = path;  // that is being listed
     auto walk = stdfs::recursive_directory_iterator(path, stdfs::directory_options::none, error);
-    if (error) fail(ErrorKind::kUsage, "source '{}': cannot list {}: {}", recipe.name, path, error.message());
     for (const auto end = stdfs::recursive_directory_iterator(); walk != end; walk.increment(error)) {
-      if (error)
-        fail(ErrorKind::kUsage, "source '{}': cannot list {}: {}", recipe.name, path, error.message());
       const std::string leaf = walk->path().filename().string();
+      std::error_code gone;
+      const bool is_folder = walk->is_directory(gone);
       if (leaf.starts_with('.')) {
-        if (walk->is_directory(error)) walk.disable_recursion_pending();
+        if (is_folder) walk.disable_recursion_pending();
         continue;
       }
-      if (walk->is_regular_file(error)) found.push_back(walk->path().string());
+      if (is_folder) folder = walk->path().string();
+      else if (walk->is_regular_file(gone)) found.push_back(walk->path().string());
     }
+    // An error ends the walk.
+    if (error)
+      fail(ErrorKind::kUsage, "source '{}': cannot list {}: {}", recipe.name, folder, error.message());
     std::sort(found.begin(), found.end());
     for (const auto& file : found)
       add_file(list, files, source, recipe, file, stdfs::path(file).lexically_relative(path).string(), false);
@@ -172,12 +176,17 @@ InputList list_inputs(io::FileSystem& fs, const Recipe& recipe) {
   InputList list;
   for (uint32_t s = 0; s < recipe.sources.size(); ++s) {
     std::vector<InputFile> files;
+    const uint64_t left_out_before = list.left_out;
     for (const auto& path : recipe.sources[s].paths) add_path(fs, list, files, s, recipe.sources[s], path);
     if (files.empty())
       fail(ErrorKind::kUsage,
-           "source '{}': no file whose name says what it holds (.txt .md .rst .html .jsonl .csv .warc .tar, "
-           "also .gz .zst .xz); name the format",
-           recipe.sources[s].name);
+           "source '{}': {}: expected names that end in .txt .md .rst .html .jsonl .csv .warc .tar or "
+           ".parquet (also .gz .zst .xz), or format = \"text\" (or another) for all of them",
+           recipe.sources[s].name,
+           list.left_out == left_out_before
+               ? fmt::format("there is no file in {}", fmt::join(recipe.sources[s].paths, ", "))
+               : fmt::format("none of {} files says by its name what it holds",
+                             list.left_out - left_out_before));
     list.files += files.size();
     InputBatch batch;
     uint64_t bytes = 0;

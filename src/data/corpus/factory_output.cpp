@@ -1,14 +1,12 @@
 #include "data/corpus/factory_output.h"
 
-#include <algorithm>
-#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/error.h"
 #include "base/progress.h"
 #include "data/corpus/factory_report.h"
+#include "data/corpus/factory_tally.h"
 #include "data/corpus/ordered_work.h"
 #include "data/shard/best_fit.h"
 #include "data/shard/dataset_writer.h"
@@ -20,7 +18,6 @@ namespace stoker::corpus {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr size_t kSamples = 3, kExcerpt = 400;
 
 // What an id or excerpt needs to be JSON: file names need not be UTF-8.
 void append_json_string(std::string& out, std::string_view text) {
@@ -40,28 +37,6 @@ void append_json_string(std::string& out, std::string_view text) {
   out.append(text.substr(plain));
   out += '"';
 }
-
-std::string excerpt(std::string_view text) {
-  std::string out(text.substr(0, kExcerpt));
-  while (!out.empty() && (out.back() & 0xC0) == 0x80) out.pop_back();
-  if (!out.empty() && (out.back() & 0x80)) out.pop_back();
-  return out;
-}
-
-struct Counted {
-  uint64_t documents = 0, text_bytes = 0, tokens = 0;
-  void add(uint64_t bytes, uint64_t n, uint64_t copies) {
-    documents += copies;
-    text_bytes += bytes * copies;
-    tokens += n * copies;
-  }
-};
-
-struct Sample {
-  uint64_t order = 0;
-  uint32_t document = 0;
-  std::string text;
-};
 
 struct WrittenDocument {
   uint32_t ordinal = 0;
@@ -86,7 +61,8 @@ class Writer {
         context_(context),
         store_(store),
         corpus_(corpus),
-        result_(result) {
+        result_(result),
+        tally_(recipe_, corpus) {
     if (!recipe_.tokenizer.empty()) {
       tokenizer_ = std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::load(recipe_.tokenizer));
       const auto end = tokenizer_->end_of_text();
@@ -113,6 +89,7 @@ class Writer {
       result_.text_bytes_out = report.value("text_bytes_out", uint64_t{0});
       result_.tokens = report.value("tokens", uint64_t{0});
       result_.quarantined = report.value("quarantined", uint64_t{0});
+      take_reasons(report);
       point_latest();
       return;
     }
@@ -131,20 +108,10 @@ class Writer {
       tokens_->declare_split("train");
       if (recipe_.validation > 0) tokens_->declare_split("held_out");
     }
-    sources_.resize(recipe_.sources.size());
-    labels_.resize(corpus_.labels.size());
-    languages_.resize(corpus_.languages.size());
-    reasons_.resize(corpus_.reasons.size());
-    samples_.resize(corpus_.reasons.size());
     {
       Progress progress("writing", corpus_.chunks.size(), "chunks");
-      size_t next = 0;
-      OrderedWork<size_t, WrittenChunk>::run(
-          threads,
-          [&]() -> std::optional<size_t> {
-            return next < corpus_.chunks.size() ? std::optional(next++) : std::nullopt;
-          },
-          [&](size_t i) { return prepare(corpus_.chunks[i]); },
+      for_each_in_order<WrittenChunk>(
+          threads, corpus_.chunks.size(), [&](size_t i) { return prepare(corpus_.chunks[i]); },
           [&](WrittenChunk chunk) {
             write(std::move(chunk));
             progress.add(1);
@@ -155,7 +122,10 @@ class Writer {
       (*file)->close();
     }
     if (tokenizer_) finish_tokens();
-    const std::string report = report_json().dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+    Json counts = tally_.report(result_);
+    counts["packing"] = packing_;
+    take_reasons(counts);
+    const std::string report = counts.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
     io::write_file_atomic(fs_, io::join(directory.staging(), "report.json"), report);
     io::write_file_atomic(fs_, io::join(directory.staging(), "report.html"), report_page(report));
     directory.commit();
@@ -163,15 +133,16 @@ class Writer {
   }
 
  private:
+  void take_reasons(const Json& report) {
+    for (const auto& r : report.value("reasons", Json::array()))
+      result_.reasons.push_back({r.value("reason", std::string()), r.value("documents", uint64_t{0})});
+  }
+
   void point_latest() {
     io::write_file_atomic(fs_, io::join(recipe_.output, "latest"), result_.version + "\n");
   }
 
-  std::string id_of(uint32_t ordinal) const {
-    const auto& d = corpus_.documents[ordinal];
-    const InputFile& file = *corpus_.files[d.file];
-    return fmt::format("{}/{}#{}", recipe_.sources[file.source].name, file.name, d.record);
-  }
+  std::string id_of(uint32_t ordinal) const { return document_id(recipe_, corpus_, ordinal); }
 
   std::vector<ChunkDocument> load(Hash128 key) const {
     const auto bytes = store_.get("text", key);
@@ -211,16 +182,9 @@ class Writer {
       }
       to += "}\n";
       const std::string& shown = raw[i].bad.empty() ? raw[i].text : raw[i].bad;
-      out.samples.push_back({hash64(shown, d.record + 1), ordinal, excerpt(shown)});
+      out.samples.push_back(tally_.sample(ordinal, shown));
     }
-    // Three of each reason are enough; the smallest hashes, whatever the chunks.
-    std::sort(out.samples.begin(), out.samples.end(), [&](const Sample& a, const Sample& b) {
-      const uint32_t x = corpus_.documents[a.document].reason, y = corpus_.documents[b.document].reason;
-      return x != y ? x < y : a.order != b.order ? a.order < b.order : a.document < b.document;
-    });
-    std::map<uint32_t, size_t> seen;
-    std::erase_if(out.samples,
-                  [&](const Sample& s) { return ++seen[corpus_.documents[s.document].reason] > kSamples; });
+    tally_.keep_candidates(out.samples);
     return out;
   }
 
@@ -274,11 +238,7 @@ class Writer {
     for (const auto& w : chunk.kept) {
       const auto& d = corpus_.documents[w.ordinal];
       const uint64_t tokens = w.tokens_end - w.tokens_begin;
-      const auto source = corpus_.files[d.file]->source;
-      sources_[source].add(w.bytes, tokens, d.copies);
-      languages_[d.language].add(w.bytes, tokens, d.copies);
-      for (size_t l = 0; l < labels_.size(); ++l)
-        if (d.labels >> l & 1) labels_[l].add(w.bytes, tokens, d.copies);
+      tally_.kept(w.ordinal, w.bytes, tokens);
       result_.documents_out += d.copies;
       result_.text_bytes_out += w.bytes * d.copies;
       result_.tokens += tokens * d.copies;
@@ -292,18 +252,10 @@ class Writer {
       }
     }
     for (const auto& [ordinal, bytes] : chunk.gone) {
-      const auto& d = corpus_.documents[ordinal];
-      reasons_[d.reason].add(bytes, 0, 1);
-      result_.quarantined += d.reason == corpus_.quarantine_reason;
+      tally_.dropped(ordinal, bytes);
+      result_.quarantined += corpus_.documents[ordinal].reason == corpus_.quarantine_reason;
     }
-    for (auto& s : chunk.samples) {
-      auto& best = samples_[corpus_.documents[s.document].reason];
-      best.push_back(std::move(s));
-      std::sort(best.begin(), best.end(), [](const Sample& a, const Sample& b) {
-        return a.order != b.order ? a.order < b.order : a.document < b.document;
-      });
-      if (best.size() > kSamples) best.pop_back();
-    }
+    tally_.add_samples(std::move(chunk.samples));
   }
 
   void finish_tokens() {
@@ -344,95 +296,6 @@ class Writer {
          {{"rows", plan.rows}, {"padding", plan.padding()}, {"documents_cut", plan.documents_cut}}}};
   }
 
-  Json report_json() const {
-    Json r{{"format", "stoker-data-report"},
-           {"name", recipe_.name},
-           {"version", result_.version},
-           {"files", result_.files},
-           {"left_out", result_.left_out},
-           {"documents_in", result_.documents_in},
-           {"documents_out", result_.documents_out},
-           {"quarantined", result_.quarantined},
-           {"text_bytes_in", result_.text_bytes_in},
-           {"text_bytes_out", result_.text_bytes_out},
-           {"tokens", result_.tokens},
-           {"spans_removed", corpus_.spans_removed}};
-    Json stages = Json::array();
-    for (const auto& stage : recipe_.stages) stages.push_back(std::string(to_string(stage.kind)));
-    r["stages"] = stages;
-    std::vector<size_t> order;
-    for (size_t i = 1; i < reasons_.size(); ++i)
-      if (reasons_[i].documents) order.push_back(i);
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      return reasons_[a].documents != reasons_[b].documents ? reasons_[a].documents > reasons_[b].documents
-                                                            : corpus_.reasons[a] < corpus_.reasons[b];
-    });
-    r["reasons"] = Json::array();
-    for (const size_t i : order) {
-      Json samples = Json::array();
-      for (const auto& s : samples_[i]) {
-        Json sample{{"id", id_of(s.document)}, {"text", s.text}};
-        if (corpus_.documents[s.document].kept_instead != kNoDocument) {
-          sample["matched"] = id_of(corpus_.documents[s.document].matched);
-          sample["similarity"] = corpus_.documents[s.document].similarity;
-        }
-        samples.push_back(std::move(sample));
-      }
-      r["reasons"].push_back({{"reason", corpus_.reasons[i]},
-                              {"documents", reasons_[i].documents},
-                              {"bytes", reasons_[i].text_bytes},
-                              {"samples", samples}});
-    }
-    std::vector<uint64_t> in(recipe_.sources.size());
-    std::map<std::pair<uint32_t, uint32_t>, uint64_t> pairs;
-    for (const auto& d : corpus_.documents) {
-      const uint32_t source = corpus_.files[d.file]->source;
-      ++in[source];
-      if (d.kept_instead != kNoDocument)
-        ++pairs[{source, corpus_.files[corpus_.documents[d.kept_instead].file]->source}];
-    }
-    r["sources"] = Json::array();
-    for (size_t s = 0; s < sources_.size(); ++s)
-      r["sources"].push_back({{"name", recipe_.sources[s].name},
-                              {"documents_in", in[s]},
-                              {"documents_out", sources_[s].documents},
-                              {"text_bytes_out", sources_[s].text_bytes},
-                              {"tokens", sources_[s].tokens}});
-    auto counted = [](const std::vector<std::string>& names, const std::vector<Counted>& counts) {
-      Json out = Json::array();
-      for (size_t i = 0; i < counts.size(); ++i)
-        if (counts[i].documents && !names[i].empty())
-          out.push_back({{"name", names[i]},
-                         {"documents", counts[i].documents},
-                         {"text_bytes", counts[i].text_bytes},
-                         {"tokens", counts[i].tokens}});
-      return out;
-    };
-    r["labels"] = counted(corpus_.labels, labels_);
-    r["languages"] = counted(corpus_.languages, languages_);
-    r["duplicates"] = Json::array();
-    for (const auto& [pair, count] : pairs)
-      r["duplicates"].push_back({{"dropped", recipe_.sources[pair.first].name},
-                                 {"kept", recipe_.sources[pair.second].name},
-                                 {"documents", count}});
-    r["signals"] = Json::array();
-    for (const auto& [signal, h] : corpus_.histograms) {
-      Json bins = Json::array(), all = Json::array(), dropped = Json::array();
-      const bool share = histogram_bin(signal, 1) == 20;
-      for (size_t b = 0; b < (share ? 21 : h.all.size()); ++b) {
-        bins.push_back(share    ? (b < 20 ? fmt::format("{:.2f}", static_cast<double>(b) / 20) : "1 or more")
-                       : b == 0 ? "0"
-                                : fmt::format("{}", uint64_t{1} << (b - 1)));
-        all.push_back(h.all[b]);
-        dropped.push_back(h.dropped[b]);
-      }
-      r["signals"].push_back(
-          {{"signal", std::string(signal_name(signal))}, {"bins", bins}, {"all", all}, {"dropped", dropped}});
-    }
-    r["packing"] = packing_;
-    return r;
-  }
-
   io::FileSystem& fs_;
   const Recipe& recipe_;
   const StageContext& context_;
@@ -444,33 +307,12 @@ class Writer {
   std::unique_ptr<data::DatasetWriter> tokens_;
   std::string tokens_directory_;
   std::unique_ptr<io::WritableFile> documents_, dropped_, quarantine_;
-  std::vector<Counted> sources_, labels_, languages_, reasons_;
-  std::vector<std::vector<Sample>> samples_;
+  CorpusTally tally_;
   std::vector<uint32_t> lengths_;
   Json packing_;
 };
 
 }  // namespace
-
-int histogram_bin(int signal, float value) {
-  switch (signal) {
-    case kBytes:
-    case kCharacters:
-    case kWords:
-    case kMeanWordLength:
-    case kStopWords:
-    case kStopWordCount:
-    case kLines:
-    case kSentences:
-    case kCurlyBraces:
-    case kLoremIpsum:
-    case kLongestWord:
-    case kLongLines:
-      return value < 1 ? 0 : std::min(23, 1 + std::ilogb(value));
-    default:
-      return std::clamp(static_cast<int>(value * 20), 0, 20);
-  }
-}
 
 Hash128 corpus_version(const StageContext& context, const Corpus& corpus, Hash128 tokenizer) {
   const Recipe& recipe = context.recipe();

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "data/corpus/language_identify.h"
 
 namespace stoker::corpus {
 namespace {
@@ -64,12 +65,19 @@ class Table {
     if (!node->is_table()) wrong(key, *node, "a table");
     return node->as_table();
   }
-  const toml::array* array(const char* key) {
+  // A list of tables.
+  std::vector<const toml::table*> tables(const char* key, std::string_view expected) {
     used_.insert(key);
     const toml::node* node = table_.get(key);
-    if (!node) return nullptr;
-    if (!node->is_array()) wrong(key, *node, "a list");
-    return node->as_array();
+    std::vector<const toml::table*> out;
+    if (!node) return out;
+    const auto* list = node->as_array();
+    if (!list) wrong(key, *node, expected);
+    for (const auto& entry : *list) {
+      if (!entry.is_table()) wrong(key, entry, expected);
+      out.push_back(entry.as_table());
+    }
+    return out;
   }
   // Bounds: {signal = [low, high]} or {signal = {min = x}} is too much choice: a pair, or one number for "at most".
   std::vector<QualityRule> bounds(const char* key) {
@@ -197,6 +205,12 @@ StageRecipe parse_stage(const toml::table& table, const std::string& where, cons
     }
     case StageKind::kLanguage:
       stage.keep_languages = t.strings("keep");
+      for (const auto& code : stage.keep_languages)
+        if (!is_language_code(code))
+          fail(
+              ErrorKind::kUsage,
+              "{}: keep: '{}' is no code of a language: expected such as en, de, zh-hant, or und (undecided)",
+              where, code);
       stage.min_share = t.value("min_share", 0.65f);
       break;
     case StageKind::kQuality:
@@ -316,50 +330,42 @@ Recipe parse_recipe(std::string_view text, std::string_view file, const std::str
   Table t(root, std::string(file));
   out.name = t.value<std::string>("name", "corpus");
   out.output = resolved(t.value<std::string>("output", ""), directory);
-  if (out.output.empty()) fail(ErrorKind::kUsage, "{}: expected output = \"directory\"", file);
   out.work = resolved(t.value<std::string>("work", ""), directory);
   if (out.work.empty()) out.work = out.output + ".work";
   out.memory_bytes = t.mebibytes("memory_mb", 512, 64, uint64_t{1} << 30);
   out.chunk_bytes = t.mebibytes("chunk_mb", 4, 1, 256);
   out.threads = t.value("threads", 0);
-  if (const auto* sources = t.array("source"))
-    for (size_t i = 0; i < sources->size(); ++i) {
-      const auto* table = sources->get(i)->as_table();
-      if (!table) fail(ErrorKind::kUsage, "{}: expected [[source]] tables", file);
-      Table s(*table, fmt::format("{}: source {}", file, i + 1));
-      SourceRecipe source;
-      source.name = s.value<std::string>("name", fmt::format("source{}", i + 1));
-      source.paths = s.strings("paths");
-      for (auto& path : source.paths) path = resolved(path, directory);
-      source.format = s.value<std::string>("format", "auto");
-      source.text_field = s.value<std::string>("text_field", "text");
-      source.label = s.value<std::string>("label", "");
-      source.priority = s.value("priority", 0.0f);
-      source.weight = s.value("weight", 1.0);
-      source.max_document_bytes = s.mebibytes("max_document_mb", 64, 1, 1024);
-      source.main_content = s.value("main_content", true);
-      s.finish();
-      if (source.paths.empty()) fail(ErrorKind::kUsage, "{}: expected paths = [\"...\"]", s.where());
-      if (!(source.weight >= 0 && source.weight <= 1000))
-        fail(ErrorKind::kUsage, "{}: weight {}: expected 0..1000", s.where(), source.weight);
-      static constexpr std::string_view kFormats[] = {"auto", "text", "html", "jsonl",
-                                                      "csv",  "warc", "tar",  "parquet"};
-      if (std::find(std::begin(kFormats), std::end(kFormats), source.format) == std::end(kFormats))
-        fail(ErrorKind::kUsage, "{}: format '{}': expected one of {}", s.where(), source.format,
-             fmt::join(kFormats, ", "));
-      out.sources.push_back(std::move(source));
-    }
-  if (out.sources.empty()) fail(ErrorKind::kUsage, "{}: expected at least one [[source]]", file);
+  for (const toml::table* table : t.tables("source", "[[source]] with two brackets: there may be several")) {
+    Table s(*table, fmt::format("{}: source {}", file, out.sources.size() + 1));
+    SourceRecipe source;
+    source.name = s.value<std::string>("name", fmt::format("source{}", out.sources.size() + 1));
+    source.paths = s.strings("paths");
+    for (auto& path : source.paths) path = resolved(path, directory);
+    source.format = s.value<std::string>("format", "auto");
+    source.text_field = s.value<std::string>("text_field", "text");
+    source.label = s.value<std::string>("label", "");
+    source.priority = s.value("priority", 0.0f);
+    source.weight = s.value("weight", 1.0);
+    source.max_document_bytes = s.mebibytes("max_document_mb", 64, 1, 1024);
+    source.main_content = s.value("main_content", true);
+    s.finish();
+    if (source.paths.empty()) fail(ErrorKind::kUsage, "{}: expected paths = [\"...\"]", s.where());
+    if (!(source.weight >= 0 && source.weight <= 1000))
+      fail(ErrorKind::kUsage, "{}: weight {}: expected 0..1000", s.where(), source.weight);
+    static constexpr std::string_view kFormats[] = {"auto", "text", "html", "jsonl",
+                                                    "csv",  "warc", "tar",  "parquet"};
+    if (std::find(std::begin(kFormats), std::end(kFormats), source.format) == std::end(kFormats))
+      fail(ErrorKind::kUsage, "{}: format '{}': expected one of {}", s.where(), source.format,
+           fmt::join(kFormats, ", "));
+    out.sources.push_back(std::move(source));
+  }
   for (size_t i = 0; i < out.sources.size(); ++i)
     for (size_t j = 0; j < i; ++j)
       if (out.sources[i].name == out.sources[j].name)
         fail(ErrorKind::kUsage, "{}: two sources are named '{}'", file, out.sources[i].name);
-  if (const auto* stages = t.array("stages"))
-    for (size_t i = 0; i < stages->size(); ++i) {
-      const auto* table = stages->get(i)->as_table();
-      if (!table) fail(ErrorKind::kUsage, "{}: expected stages = [{{use = \"...\"}}, ...]", file);
-      out.stages.push_back(parse_stage(*table, fmt::format("{}: stage {}", file, i + 1), directory));
-    }
+  for (const toml::table* table : t.tables("stages", "stages = [{use = \"unicode\"}, ...]"))
+    out.stages.push_back(
+        parse_stage(*table, fmt::format("{}: stage {}", file, out.stages.size() + 1), directory));
   if (const auto* shards = t.table("shards")) {
     Table s(*shards, std::string(file) + ": [shards]");
     out.tokenizer = resolved(s.value<std::string>("tokenizer", ""), directory);
@@ -379,7 +385,9 @@ Recipe parse_recipe(std::string_view text, std::string_view file, const std::str
     if (out.tokenizer.empty())
       fail(ErrorKind::kUsage, "{}: [pack] counts tokens: add [shards] with a tokenizer", file);
   }
-  t.finish();
+  t.finish();  // before what is missing: it may be there under a wrong name
+  if (out.output.empty()) fail(ErrorKind::kUsage, "{}: expected output = \"directory\"", file);
+  if (out.sources.empty()) fail(ErrorKind::kUsage, "{}: expected at least one [[source]]", file);
   return out;
 }
 

@@ -280,6 +280,32 @@ TEST_F(Factory, AMovedThresholdReadsNothingAgain) {
   EXPECT_FALSE(r.up_to_date);
 }
 
+// Pruning keeps what the same recipe needs, and no more: the rest is made again to the same bytes.
+TEST_F(Factory, PruningKeepsWhatIsNeeded) {
+  auto& fs = io::real_file_system();
+  const auto files_in_work = [&] {
+    size_t n = 0;
+    for (const auto& entry : stdfs::recursive_directory_iterator(root_ + "/work"))
+      n += entry.is_regular_file();
+    return n;
+  };
+  const std::string fewer = "{use = \"unicode\"}, {use = \"exact\"}";
+  const auto small = build_corpus(fs, recipe(fewer, "small", "work"), true);
+  EXPECT_EQ(small.pruned_files, 0u);
+  const size_t needed = files_in_work();
+  build_corpus(fs, recipe(kStages, "out", "work"));
+  const size_t all = files_in_work();
+  ASSERT_GT(all, needed);
+  put("work/text/00/torn.tmp-1-1", "of a killed process");
+  const auto again = build_corpus(fs, recipe(fewer, "small", "work"), true);
+  EXPECT_EQ(again.chunks_computed, 0u);
+  EXPECT_EQ(again.pruned_files, all + 1 - needed);
+  EXPECT_EQ(files_in_work(), needed);
+  const auto truth = build_corpus(fs, recipe(kStages, "truth", "work-truth"));
+  stdfs::remove_all(root_ + "/out");
+  EXPECT_EQ(files_of(build_corpus(fs, recipe(kStages, "out", "work")).directory), files_of(truth.directory));
+}
+
 TEST_F(Factory, KilledAtAnyMomentItGoesOnToTheSameBytes) {
   const auto truth = build_corpus(io::real_file_system(), recipe(kStages, "truth", "work-truth"));
   const auto wanted = files_of(truth.directory);
@@ -317,9 +343,68 @@ TEST_F(Factory, MistakesInARecipeAreNamed) {
   EXPECT_NE(message("{use = \"quality\", bounds = {wrods = [1, 2]}}").find("no signal 'wrods'"),
             std::string::npos);
   EXPECT_NE(message("{use = \"label\", name = \"x\"}").find("exactly one"), std::string::npos);
-  auto missing = recipe("", "out", "work");
-  missing.sources[0].paths = {root_ + "/nothing*"};
-  EXPECT_THROW(build_corpus(io::real_file_system(), missing), Error);
+  EXPECT_NE(message("{use = \"language\", keep = [\"english\"]}").find("'english' is no code"),
+            std::string::npos);
+  EXPECT_EQ(message("{use = \"language\", keep = [\"en\", \"zh-hant\", \"und\"]}"), "");
+  EXPECT_NE(message("\"unicode\"").find("expected stages = [{use = "), std::string::npos);
+  // What is there under a wrong name is told before what is missing.
+  auto whole = [](const char* text) -> std::string {
+    try {
+      parse_recipe(text, "r.toml", "");
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_NE(whole("outptu = \"o\"\n[[source]]\npaths = [\"x\"]").find("unknown key 'outptu'"),
+            std::string::npos);
+  EXPECT_NE(whole("output = \"o\"\n[[sources]]\npaths = [\"x\"]").find("unknown key 'sources'"),
+            std::string::npos);
+  EXPECT_NE(whole("output = \"o\"\n[source]\npaths = [\"x\"]").find("[[source]]"), std::string::npos);
+}
+
+TEST_F(Factory, SourcesThatGiveNothingAreNamed) {
+  auto message = [&](const std::string& path) -> std::string {
+    auto one = recipe("", "out", "work");
+    one.sources[0].paths = {root_ + "/" + path};
+    try {
+      list_inputs(io::real_file_system(), one);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_NE(message("nothing*").find("nothing at"), std::string::npos);
+  stdfs::create_directories(root_ + "/empty/folder");
+  EXPECT_NE(message("empty").find("there is no file in"), std::string::npos);
+  std::ofstream(root_ + "/empty/program.exe") << "x";
+  EXPECT_NE(message("empty").find("none of 1 files says"), std::string::npos);
+}
+
+// A folder that cannot be listed ends the build: what is in it, and behind it, must not be missing without a word.
+TEST_F(Factory, AFolderThatCannotBeListedIsAnError) {
+  stdfs::create_directories(root_ + "/tree/b-locked");
+  std::ofstream(root_ + "/tree/a.txt") << "one";
+  std::ofstream(root_ + "/tree/c.txt") << "two";
+  stdfs::permissions(root_ + "/tree/b-locked", stdfs::perms::none);
+  auto one = recipe("", "out", "work");
+  one.sources[0].paths = {root_ + "/tree"};
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::geteuid() == 0 && ::setuid(65534) != 0) ::_exit(1);  // root may list anything
+    try {
+      list_inputs(io::real_file_system(), one);
+      ::_exit(2);
+    } catch (const Error& e) {
+      ::_exit(std::string(e.what()).find("b-locked: Permission denied") != std::string::npos ? 64 : 3);
+    }
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 64);
+  stdfs::permissions(root_ + "/tree/b-locked", stdfs::perms::owner_all);
 }
 
 TEST(Artifacts, TornFilesAreMissing) {

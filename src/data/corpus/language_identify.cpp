@@ -25,7 +25,22 @@ std::string sample(std::string_view text) {
   return out;
 }
 
+std::string code_of(CLD2::Language language) {
+  std::string code = CLD2::LanguageCode(language);
+  std::transform(code.begin(), code.end(), code.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  return code;
+}
+
 }  // namespace
+
+bool is_language_code(std::string_view code) {
+  for (int i = 0; i < CLD2::NUM_LANGUAGES; ++i)
+    if (const auto language = static_cast<CLD2::Language>(i);
+        language != CLD2::UNKNOWN_LANGUAGE && code == code_of(language))
+      return true;
+  return code == Language{}.code;
+}
 
 Language identify_language(std::string_view text) {
   Language out;
@@ -44,9 +59,7 @@ Language identify_language(std::string_view text) {
   const CLD2::Language best = CLD2::ExtDetectLanguageSummary(
       text.data(), length, true, &hints, 0, languages, percents, scores, nullptr, &text_bytes, &reliable);
   if (best == CLD2::UNKNOWN_LANGUAGE || languages[0] == CLD2::UNKNOWN_LANGUAGE) return out;
-  out.code = CLD2::LanguageCode(languages[0]);
-  std::transform(out.code.begin(), out.code.end(), out.code.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  out.code = code_of(languages[0]);
   out.share = static_cast<float>(percents[0]) / 100;
   out.reliable = reliable;
   return out;

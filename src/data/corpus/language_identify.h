@@ -19,5 +19,6 @@ struct Language {
 inline constexpr size_t kLanguageSample = size_t{32} << 10;
 
 Language identify_language(std::string_view text);
+bool is_language_code(std::string_view code);  // that identify_language may give
 
 }  // namespace stoker::corpus

@@ -1,9 +1,10 @@
 // data/corpus/ordered_work.h
-// A pipeline with many workers and one order: take() hands out items one after another, work() runs on any
-// thread, done() gets the results in the order the items were taken. At most 4 items per thread are on the
-// way, so memory is bounded. Errors        whatever take, work or done throws ends the pipeline; the first in
-// item order is rethrown Stop          Cancelled once stop_requested() Determinism   done() sees the same
-// sequence for any number of threads
+// A pipeline with many workers and one order: take() hands out items one after another, work() runs on any thread, done() gets the
+// results in the order the items were taken.
+// Memory       at most 4 items per thread are on the way
+// Errors       whatever take, work or done throws ends the pipeline; the first in item order is rethrown
+// Stop         Cancelled once stop_requested()
+// Determinism  done() sees the same sequence for any number of threads
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -111,5 +112,14 @@ class OrderedWork {
   bool ended_ = false;
   std::exception_ptr failure_;
 };
+
+// work(i) for i < count on any thread, done() with the results in order.
+template <typename Output, typename Work, typename Done>
+void for_each_in_order(int threads, size_t count, Work&& work, Done&& done) {
+  size_t next = 0;
+  OrderedWork<size_t, Output>::run(
+      threads, [&]() -> std::optional<size_t> { return next < count ? std::optional(next++) : std::nullopt; },
+      work, done);
+}
 
 }  // namespace stoker::corpus

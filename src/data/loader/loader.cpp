@@ -126,6 +126,12 @@ void Loader::fill_row(uint64_t sample, int64_t row, Batch& batch) const {
 }
 
 void Loader::will_fill(uint64_t first_sample, int64_t rows) const {
+  // Which tokens a row of a plan takes stands in files of their own: all are asked for before the first is waited for.
+  if (plan_)
+    for (int64_t row = 0; row < rows; ++row) {
+      const size_t shard = shard_of_row(window_of(first_sample + static_cast<uint64_t>(row)));
+      if (!rows_open(shard)) stream_->source().will_open_side(plan_->shards[shard].file);
+    }
   for (int64_t row = 0; row < rows; ++row) {
     const uint64_t sample = first_sample + static_cast<uint64_t>(row);
     if (options_.sequential && sample >= samples_) return;
@@ -144,10 +150,17 @@ uint64_t Loader::targets_of(uint64_t sample) const {
   return targets;
 }
 
-std::shared_ptr<const Loader::OpenRows> Loader::open_rows(size_t shard) const {
+bool Loader::rows_open(size_t shard) const {
   std::lock_guard lock(opened_->mutex);
-  auto& rows = opened_->rows;
-  if (const auto it = rows.find(shard); it != rows.end()) return it->second;
+  return opened_->rows.contains(shard);
+}
+
+std::shared_ptr<const Loader::OpenRows> Loader::open_rows(size_t shard) const {
+  {
+    std::lock_guard lock(opened_->mutex);
+    if (const auto it = opened_->rows.find(shard); it != opened_->rows.end()) return it->second;
+  }
+  // Opened without the lock: others read rows of other shards while this one is on its way.
   const auto& record = plan_->shards[shard];
   auto out = std::make_shared<OpenRows>();
   out->file = stream_->source().open_side(record.file);
@@ -160,13 +173,19 @@ std::shared_ptr<const Loader::OpenRows> Loader::open_rows(size_t shard) const {
          "with: stoker data pack",
          dataset_.path_of(record.file), record.rows, plan_->length, tokens, out->rows.rows(),
          out->rows.length(), out->rows.shard_tokens());
+  std::lock_guard lock(opened_->mutex);
+  auto& rows = opened_->rows;
   if (rows.size() >= kMostRowsOpen) rows.erase(rows.begin());
   return rows[shard] = std::move(out);
 }
 
-void Loader::pieces_of(uint64_t row, std::vector<PackedPiece>& pieces, uint64_t& shard_start) const {
+size_t Loader::shard_of_row(uint64_t row) const {
   const auto after = std::upper_bound(row_starts_.begin(), row_starts_.end(), row);
-  const auto shard = static_cast<size_t>(after - row_starts_.begin()) - 1;
+  return static_cast<size_t>(after - row_starts_.begin()) - 1;
+}
+
+void Loader::pieces_of(uint64_t row, std::vector<PackedPiece>& pieces, uint64_t& shard_start) const {
+  const size_t shard = shard_of_row(row);
   open_rows(shard)->rows.row(row - row_starts_[shard], pieces);
   shard_start = stream_->shard_start(shard);
 }

@@ -104,7 +104,9 @@ class Loader final : public SampleSource {
 
  private:
   struct OpenRows;
+  bool rows_open(size_t shard) const;
   std::shared_ptr<const OpenRows> open_rows(size_t shard) const;
+  size_t shard_of_row(uint64_t row) const;  // of the plan
   void pieces_of(uint64_t row, std::vector<PackedPiece>& pieces, uint64_t& shard_start) const;
   void fill_window(uint64_t sample, int64_t row, Batch& batch) const;
   void fill_packed(uint64_t sample, int64_t row, Batch& batch) const;

@@ -27,6 +27,8 @@ class ShardSource {
   virtual void document_starts(size_t shard, uint64_t first, uint64_t count, std::vector<uint64_t>& out) = 0;
   // Another file of the dataset, whole: what it maps is near and has been verified if it came from afar.
   virtual std::unique_ptr<io::ReadableFile> open_side(const FileRecord& file) = 0;
+  // Says that it will be opened soon. Must not block.
+  virtual void will_open_side(const FileRecord& /*file*/) {}
   // Says that these tokens will be read soon. Must not block.
   virtual void will_read(size_t /*shard*/, uint64_t /*first*/, uint64_t /*count*/) {}
 };

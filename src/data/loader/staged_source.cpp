@@ -22,15 +22,22 @@ constexpr int kMostDamaged = 4;
 constexpr size_t kMostOpen = 512;  // shards whose index and origin file stay open
 
 using BlockKey = std::pair<size_t, uint64_t>;  // shard, block
-enum class BlockState { kQueued, kFetching, kReady, kFailed };
+enum class FetchState { kQueued, kFetching, kReady, kFailed };
 
 struct Block {
-  BlockState state = BlockState::kQueued;
+  FetchState state = FetchState::kQueued;
   bool wanted = false;  // a reader waits for it
   bool verified = false;
   uint64_t bytes = 0;
   std::exception_ptr failure;
   std::list<BlockKey>::iterator recent;  // when ready
+};
+
+// A whole file beside the shards.
+struct Side {
+  FetchState state = FetchState::kQueued;
+  bool wanted = false;
+  std::exception_ptr failure;
 };
 
 // What is needed of a shard besides its tokens.
@@ -112,7 +119,7 @@ struct StagedShardSource::State {
       const BlockKey key{it->second, block};
       if (local.info(path).size != block_bytes_at(key) || blocks.count(key)) continue;
       Block& b = blocks[key];
-      b.state = BlockState::kReady;
+      b.state = FetchState::kReady;
       b.bytes = block_bytes_at(key);
       recent.push_back(key);
       b.recent = std::prev(recent.end());
@@ -156,8 +163,11 @@ struct StagedShardSource::State {
   }
 
   // In the cache under the name of its content; what is there already is verified again.
+  std::string whole_path(const FileRecord& record) const {
+    return io::join(options.cache_directory, record.hash.hex() + ".idx");
+  }
   std::unique_ptr<io::ReadableFile> near_whole(const FileRecord& record) {
-    const std::string path = io::join(options.cache_directory, record.hash.hex() + ".idx");
+    const std::string path = whole_path(record);
     if (local.exists(path)) {
       auto file = local.open_read(path);
       const auto bytes = file->map();
@@ -218,41 +228,66 @@ struct StagedShardSource::State {
   // ---- fetchers
 
   void work() {
+    std::unique_lock lock(mutex);
     for (;;) {
-      BlockKey key;
-      {
-        std::unique_lock lock(mutex);
-        wake_fetchers.wait(lock, [&] { return stop || !wanted.empty() || !ahead.empty(); });
-        if (stop) return;
-        auto& queue = wanted.empty() ? ahead : wanted;
-        key = queue.front();
-        queue.pop_front();
-        const auto it = blocks.find(key);
-        if (it == blocks.end() || it->second.state != BlockState::kQueued) continue;  // it was in both queues
-        it->second.state = BlockState::kFetching;
-      }
-      std::exception_ptr failure;
-      try {
-        fetch(key);
-      } catch (...) {
-        failure = std::current_exception();
-      }
-      std::lock_guard lock(mutex);
-      Block& b = blocks[key];
-      if (failure) {
-        b.failure = failure;
-        b.state = BlockState::kFailed;
-        if (!b.wanted) blocks.erase(key);  // only a guess: whoever needs it will try again
+      wake_fetchers.wait(lock,
+                         [&] { return stop || !side_queue.empty() || !wanted.empty() || !ahead.empty(); });
+      if (stop) return;
+      if (!side_queue.empty()) {  // nobody knows which blocks to ask for without them
+        const FileRecord file = std::move(side_queue.front());
+        side_queue.pop_front();
+        bring_side(lock, file);
       } else {
-        b.state = BlockState::kReady;
-        b.verified = true;
-        b.bytes = block_bytes_at(key);
-        recent.push_front(key);
-        b.recent = recent.begin();
-        stats.cached_bytes += b.bytes;
-        make_room();
+        auto& queue = wanted.empty() ? ahead : wanted;
+        const BlockKey key = queue.front();
+        queue.pop_front();
+        bring_block(lock, key);
       }
       wake_readers.notify_all();
+    }
+  }
+
+  // Runs the action without the lock; what it threw.
+  static std::exception_ptr unlocked(std::unique_lock<std::mutex>& lock,
+                                     const std::function<void()>& action) {
+    lock.unlock();
+    std::exception_ptr failure;
+    try {
+      action();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    return failure;
+  }
+
+  void bring_side(std::unique_lock<std::mutex>& lock, const FileRecord& file) {
+    sides[file.hash].state = FetchState::kFetching;
+    const auto failure = unlocked(lock, [&] { near_whole(file); });
+    Side& side = sides[file.hash];
+    side.failure = failure;
+    side.state = failure ? FetchState::kFailed : FetchState::kReady;
+    if (failure && !side.wanted) sides.erase(file.hash);  // only a guess: whoever needs it will try again
+  }
+
+  void bring_block(std::unique_lock<std::mutex>& lock, const BlockKey& key) {
+    const auto it = blocks.find(key);
+    if (it == blocks.end() || it->second.state != FetchState::kQueued) return;  // it was in both queues
+    it->second.state = FetchState::kFetching;
+    const auto failure = unlocked(lock, [&] { fetch(key); });
+    Block& b = blocks[key];
+    if (failure) {
+      b.failure = failure;
+      b.state = FetchState::kFailed;
+      if (!b.wanted) blocks.erase(key);  // only a guess: whoever needs it will try again
+    } else {
+      b.state = FetchState::kReady;
+      b.verified = true;
+      b.bytes = block_bytes_at(key);
+      recent.push_front(key);
+      b.recent = recent.begin();
+      stats.cached_bytes += b.bytes;
+      make_room();
     }
   }
 
@@ -287,6 +322,53 @@ struct StagedShardSource::State {
 
   // ---- readers
 
+  // Until it is ready, has failed, or is not there any more.
+  template <typename Map, typename Key>
+  void await(std::unique_lock<std::mutex>& lock, const Map& map, const Key& key) {
+    const auto arrived = [&] {
+      const auto it = map.find(key);
+      return it == map.end() || it->second.state == FetchState::kReady ||
+             it->second.state == FetchState::kFailed;
+    };
+    while (!wake_readers.wait_for(lock, std::chrono::milliseconds(100), arrived))
+      if (ReadCancel::wanted()) fail(ErrorKind::kCancelled, "a read was given up while waiting for storage");
+  }
+
+  // mutex held.
+  Side& ask_for_side(const FileRecord& file) {
+    const auto [it, fresh] = sides.try_emplace(file.hash);
+    if (fresh) {
+      side_queue.push_back(file);
+      wake_fetchers.notify_one();
+    }
+    return it->second;
+  }
+
+  // Verified once; after that it is taken as it lies.
+  std::unique_ptr<io::ReadableFile> open_side(const FileRecord& file) {
+    for (;;) {
+      {
+        std::unique_lock lock(mutex);
+        Side& side = ask_for_side(file);
+        side.wanted = true;
+        await(lock, sides, file.hash);
+        const auto it = sides.find(file.hash);
+        if (it == sides.end()) continue;
+        if (const auto failure = it->second.failure) {
+          sides.erase(it);
+          std::rethrow_exception(failure);
+        }
+      }
+      if (local.exists(whole_path(file))) {
+        auto near = local.open_read(whole_path(file));
+        if (near->size() == file.bytes) return near;
+      }
+      std::lock_guard lock(mutex);  // somebody emptied the cache meanwhile: fetch it again
+      if (const auto it = sides.find(file.hash); it != sides.end() && it->second.state == FetchState::kReady)
+        sides.erase(it);
+    }
+  }
+
   // Makes the block ready and copies a part of it.
   void copy(const BlockKey& key, uint64_t from, std::byte* to, size_t bytes) {
     for (;;) {
@@ -294,24 +376,17 @@ struct StagedShardSource::State {
       {
         std::unique_lock lock(mutex);
         Block& b = blocks[key];
-        if (b.state == BlockState::kFailed) {
+        if (b.state == FetchState::kFailed) {
           const auto failure = b.failure;
           blocks.erase(key);
           std::rethrow_exception(failure);
         }
-        if (b.state != BlockState::kReady) {
+        if (b.state != FetchState::kReady) {
           if (!b.wanted) ++stats.waited_blocks;
           b.wanted = true;
-          if (b.state == BlockState::kQueued) wanted.push_back(key);
+          if (b.state == FetchState::kQueued) wanted.push_back(key);
           wake_fetchers.notify_one();
-          const auto arrived = [&] {
-            const auto it = blocks.find(key);
-            return it == blocks.end() || it->second.state == BlockState::kReady ||
-                   it->second.state == BlockState::kFailed;
-          };
-          while (!wake_readers.wait_for(lock, std::chrono::milliseconds(100), arrived))
-            if (ReadCancel::wanted())
-              fail(ErrorKind::kCancelled, "a read was given up while waiting for storage");
+          await(lock, blocks, key);
           continue;
         }
         recent.splice(recent.begin(), recent, b.recent);
@@ -334,7 +409,7 @@ struct StagedShardSource::State {
         if (e.kind() != ErrorKind::kData && e.kind() != ErrorKind::kUsage) throw;
         std::lock_guard lock(mutex);  // evicted meanwhile, or damaged: fetch it again
         const auto it = blocks.find(key);
-        if (it != blocks.end() && it->second.state == BlockState::kReady) {
+        if (it != blocks.end() && it->second.state == FetchState::kReady) {
           recent.erase(it->second.recent);
           stats.cached_bytes -= it->second.bytes;
           blocks.erase(it);
@@ -354,6 +429,8 @@ struct StagedShardSource::State {
   std::map<BlockKey, Block> blocks;
   std::list<BlockKey> recent;  // ready blocks, the most recently used first
   std::deque<BlockKey> wanted, ahead;
+  std::map<Hash128, Side> sides;
+  std::deque<FileRecord> side_queue;
   std::map<size_t, std::shared_ptr<Opening>> open_parts;
   uint64_t uses = 0;
   StagingStats stats;
@@ -398,7 +475,12 @@ void StagedShardSource::will_read(size_t shard, uint64_t first, uint64_t count) 
 }
 
 std::unique_ptr<io::ReadableFile> StagedShardSource::open_side(const FileRecord& file) {
-  return state_->near_whole(file);
+  return state_->open_side(file);
+}
+
+void StagedShardSource::will_open_side(const FileRecord& file) {
+  std::lock_guard lock(state_->mutex);
+  state_->ask_for_side(file);
 }
 
 void StagedShardSource::keep(std::unique_ptr<io::FileSystem> origin) { state_->kept = std::move(origin); }

@@ -46,6 +46,7 @@ class StagedShardSource final : public ShardSource {
   void read(size_t shard, uint64_t first, std::span<int32_t> out) override;
   void document_starts(size_t shard, uint64_t first, uint64_t count, std::vector<uint64_t>& out) override;
   std::unique_ptr<io::ReadableFile> open_side(const FileRecord& file) override;
+  void will_open_side(const FileRecord& file) override;
   void will_read(size_t shard, uint64_t first, uint64_t count) override;
   StagingStats stats() const;
   void keep(std::unique_ptr<io::FileSystem> origin);  // lives as long as this

@@ -36,6 +36,7 @@ class Server {
         response.status = 503;
         return;
       }
+      const AtOnce counted(*this, path.ends_with(".rows"));
       if (!files_.exists(path)) {
         response.status = 404;
         return;
@@ -61,8 +62,37 @@ class Server {
     return fmt::format("http://127.0.0.1:{}/{}", port_, path);
   }
   std::atomic<int> requests{0}, refuse{0}, damage{0};
+  // Requests for rows are held until so many have come together, or ten seconds: then no more are held.
+  void hold_rows(int together) { hold_ = together; }
+  int most_together() {
+    std::lock_guard lock(mutex_);
+    return most_;
+  }
 
  private:
+  class AtOnce {
+   public:
+    AtOnce(Server& server, bool counts) : server_(server), counts_(counts) {
+      if (!counts_) return;
+      std::unique_lock lock(server_.mutex_);
+      server_.most_ = std::max(server_.most_, ++server_.now_);
+      server_.came_.notify_all();
+      if (!server_.came_.wait_for(lock, std::chrono::seconds(10),
+                                  [&] { return server_.most_ >= server_.hold_; }))
+        server_.hold_ = 0;
+    }
+    ~AtOnce() {
+      std::lock_guard lock(server_.mutex_);
+      server_.now_ -= counts_;
+    }
+
+   private:
+    Server& server_;
+    bool counts_;
+  };
+  std::mutex mutex_;
+  std::condition_variable came_;
+  int hold_ = 0, now_ = 0, most_ = 0;  // guarded by mutex_
   io::FileSystem& files_;
   std::unique_ptr<httplib::Server> server_;
   std::thread thread_;
@@ -222,6 +252,59 @@ TEST(Staged, TheLoaderTakesUrlsAndErrorsNameThem) {
   }
   io::remove_tree(io::real_file_system(), cache);
 }
+
+// Rows of a plan over many far shards.
+struct FarPlan {
+  FarPlan() : made(make(4000, true, false, 200)), server(made->fs), remote(local) {
+    build_pack_plan(made->fs, Dataset::open(made->fs, "d"), "train", "plan", kLength);
+  }
+  static LoaderOptions options() {
+    return {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "plan", 0};
+  }
+  Loader loader() {
+    StagingOptions staging;
+    staging.cache_directory = "cache";
+    staging.retry.first_wait_s = 0.01;
+    const Dataset dataset = Dataset::open(remote, server.url("d"));
+    return Loader(dataset, options(),
+                  std::make_unique<StagedShardSource>(remote, local, dataset, "train", staging));
+  }
+  std::unique_ptr<Made> made;
+  Server server;
+  io::MemoryFileSystem local;
+  io::ObjectFileSystem remote;
+};
+
+TEST(Staged, RowsOfAPlanArriveTogether) {
+  FarPlan far;
+  far.server.hold_rows(4);
+  const Loader near(far.made->fs, "d", FarPlan::options());
+  const Loader loader = far.loader();
+  Batch expected, got;
+  near.fill(0, 64, expected);
+  loader.will_fill(0, 64);
+  loader.fill(0, 64, got);
+  EXPECT_EQ(got, expected);
+  EXPECT_GE(far.server.most_together(), 4);
+  const int requests = far.server.requests;
+  // What is near is not asked for again, and what somebody took away is.
+  for (const auto& name : far.local.list("cache"))
+    if (name.ends_with(".idx")) far.local.remove("cache/" + name);
+  loader.fill(0, 64, got);
+  EXPECT_EQ(far.server.requests, requests);
+  const Loader again = far.loader();
+  again.fill(0, 64, got);
+  EXPECT_EQ(got, expected);
+  EXPECT_GT(far.server.requests, requests);
+}
+
+TEST(Staged, AWaitForRowsCanBeGivenUp) {
+  FarPlan far;
+  const Loader loader = far.loader();
+  far.server.refuse = 1 << 30;
+  Prefetcher prefetcher(loader, 8);
+  while (far.server.refuse == 1 << 30) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}  // ends although the rows never come
 
 // A mounted file system that answers with errors for a while: reads stall and go on, staged and not.
 TEST(Staged, AMountThatGoesAwayStallsTheRun) {

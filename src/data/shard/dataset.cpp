@@ -76,10 +76,13 @@ Dataset Dataset::open(io::FileSystem& fs, const std::string& path) {
   d.fs_ = &fs;
   // Decided by the name: over HTTP a folder cannot be told from a file.
   const std::string file = path.ends_with(".json") ? path : io::join(path, kManifestName);
-  if (!fs.exists(file))
+  if (!fs.exists(file)) {
+    if (const std::string tokens = io::join(path, "tokens"); fs.exists(io::join(tokens, kManifestName)))
+      fail(ErrorKind::kUsage, "{}: it is the output of a build; its dataset is {}", path, tokens);
     fail(ErrorKind::kUsage,
          "{}: no dataset there (no {}). Build one with: stoker data prepare INPUT... --out {}", path,
          kManifestName, path);
+  }
   d.directory_ = io::parent_of(file);
   d.manifest_ = Manifest::parse(io::read_text(fs, file, uint64_t{1} << 30), file);
   d.hash_ = d.manifest_.hash();

@@ -44,13 +44,14 @@ uint64_t peak_resident_bytes() {  // of this process so far
 
 }  // namespace
 
-void resolve_with_dataset(Recipe& recipe, const data::Feed& feed) {
+void check_vocabulary(const Recipe& recipe, const data::Feed& feed) {
   const int64_t vocabulary = feed.manifest().tokenizer.vocabulary;
   if (recipe.model.vocab < vocabulary)
-    fail(ErrorKind::kUsage,
-         "model.vocab is {}, but the dataset's tokenizer has {} tokens: raise model.vocab or leave it out of "
-         "the recipe",
-         recipe.model.vocab, vocabulary);
+    fail(
+        ErrorKind::kUsage,
+        "model.vocab is {}, but the dataset's tokenizer has {} tokens: expected model.vocab to be as many or "
+        "more",
+        recipe.model.vocab, vocabulary);
 }
 
 Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
@@ -63,7 +64,7 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   recipe_.threads = compute_threads();  // part of the run's identity: another number sums in another order
   if (!recipe_.kernels.empty()) context_.force(recipe_.kernels);
   loader_ = std::make_unique<data::Feed>(fs_, feed_options(recipe_));
-  resolve_with_dataset(recipe_, *loader_);
+  check_vocabulary(recipe_, *loader_);
   fs_.make_dirs(recipe_.run_dir);
   if (team_) {
     fs_.make_dirs(recipe_.run_dir + "/workers");
@@ -543,6 +544,14 @@ void Trainer::evaluate() {
                summary_.evaluation->bits_per_byte);
 }
 
+// Which candidate each op took, and why the faster ones refused.
+void Trainer::log_kernels() {
+  nlohmann::json ops = nlohmann::json::object();
+  for (const auto& [op, choice] : context_.choices())
+    ops[op] = {{"candidate", choice.candidate}, {"refused", choice.refusals}};
+  log_->write({{"event", "kernels"}, {"step", step_}, {"ops", ops}});
+}
+
 void Trainer::report(const StepResult& r, double seconds) {
   const double tokens = static_cast<double>(recipe_.global_batch * recipe_.sequence_length),
                rate = tokens / seconds;
@@ -564,6 +573,7 @@ void Trainer::report(const StepResult& r, double seconds) {
   for (const auto& [what, spent_s] : anatomy) known += spent_s;
   anatomy["other"] = std::max(0.0, seconds - known);
   if (team_) team_->step_took(anatomy);
+  if (!std::exchange(kernels_logged_, true)) log_kernels();
   if (!speaks()) {
     log_->write({{"event", "anatomy"}, {"step", step_}, {"time_s", seconds}, {"anatomy", anatomy}});
     return;

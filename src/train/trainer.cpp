@@ -1,21 +1,13 @@
 #include "train/trainer.h"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmath>
-#include <cstring>
-#include <map>
 #include <nlohmann/json.hpp>
 
-#include "base/checked.h"
-#include "base/progress.h"
 #include "base/stop.h"
 #include "base/threads.h"
-#include "io/atomic_write.h"
-#include "model/hf_weights.h"
 #include "ops/update.h"
-#include "spec/hf_config.h"
 #include "train/peak.h"
 
 namespace stoker::train {
@@ -27,32 +19,7 @@ double tree_sum(std::span<const double> x) {
   return tree_sum(x.first(middle)) + tree_sum(x.subspan(middle));
 }
 
-std::string first_difference(const std::string& saved, const std::string& now) {
-  const auto a = nlohmann::json::parse(saved), b = nlohmann::json::parse(now);
-  for (const auto& [key, value] : a.items())
-    if (!b.contains(key) || b[key] != value)
-      return fmt::format("{} was {} and is now {}", key, value.dump(),
-                         b.contains(key) ? b[key].dump() : "missing");
-  return "a key is new";
-}
-
-uint64_t peak_resident_bytes() {  // of this process so far
-  rusage use{};
-  getrusage(RUSAGE_SELF, &use);
-  return static_cast<uint64_t>(use.ru_maxrss) * 1024;
-}
-
 }  // namespace
-
-void check_vocabulary(const Recipe& recipe, const data::Feed& feed) {
-  const int64_t vocabulary = feed.manifest().tokenizer.vocabulary;
-  if (recipe.model.vocab < vocabulary)
-    fail(
-        ErrorKind::kUsage,
-        "model.vocab is {}, but the dataset's tokenizer has {} tokens: expected model.vocab to be as many or "
-        "more",
-        recipe.model.vocab, vocabulary);
-}
 
 Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
     : recipe_(std::move(recipe)),
@@ -80,8 +47,7 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
     if (recipe_.layout.world_size() > 1)
       fail(ErrorKind::kUsage,
            "layout.pipeline is {}, tensor {}, context {}, but this process is alone: start it with `stoker "
-           "launch -n {} -- train "
-           "...`",
+           "launch -n {} -- train ...`",
            recipe_.layout.pipeline, recipe_.layout.tensor, recipe_.layout.context,
            recipe_.layout.world_size());
     ops::Context fastest;  // what the machine can do, whatever train.kernels forces
@@ -96,208 +62,6 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
 }
 
 Trainer::~Trainer() = default;
-
-// read(parameter, out) gives a whole row; it goes where this worker keeps it, be it a part.
-void Trainer::fill_values(const std::function<void(const nn::Parameter&, float*)>& read) {
-  std::vector<float> row;
-  for (const nn::Parameter& p : share_->store().parameters()) {
-    if (!shards_values() || p.row.layer < 0) read(p, p.weight.value.as<float>());
-    if (!shards_values() || !p.trained) continue;
-    row.resize(static_cast<size_t>(p.row.count()));
-    read(p, row.data());
-    optimizer_->put(p.flat, row, 0);
-  }
-  share_->values_changed();
-  share_->store().refresh(context_);
-}
-
-void Trainer::initial_weights() {
-  if (!share_) return;
-  if (recipe_.init_from.empty()) {
-    fill_values([&](const nn::Parameter& p, float* out) { share_->init_row(p, out); });
-  } else if (!shards_values()) {
-    load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), recipe_.model,
-                    {mesh_.layout.tensor, mesh_.at.tensor}, share_->store());
-    share_->store().refresh(context_);
-  } else {
-    nn::ParameterStore whole(recipe_.model, Precision::kFp32, false);
-    load_hf_weights(io::SafetensorsSet(fs_, recipe_.init_from), whole);
-    fill_values([&](const nn::Parameter& p, float* out) {
-      take_share(share_->cut_of(p.row.name), whole.find(p.row.name).value.as<float>(), out);
-    });
-  }
-  for (const NamedTensor& t : optimizer_->state()) std::memset(t.tensor.data, 0, t.tensor.bytes());
-}
-
-// Steps that fit into the time, by doing two whole steps on throwaway weights.
-int64_t Trainer::steps_in(double minutes) {
-  const std::string path = recipe_.run_dir + "/resolved.json";
-  if (fs_.exists(path)) return nlohmann::json::parse(fs_.open_read(path)->text()).at("steps").get<int64_t>();
-  initial_weights();
-  recipe_.steps = recipe_.schedule.steps = 2;
-  double seconds = 0;
-  for (int i = 0; i < 2; ++i) {
-    const double begin = monotonic_s();
-    update(gradients());
-    seconds = monotonic_s() - begin;  // the second, warm one
-  }
-  next_batch_ = tokens_seen_ = 0;
-  step_ = 0;
-  const int64_t steps = std::max<int64_t>(1, static_cast<int64_t>(minutes * 60 / seconds));
-  io::write_file_atomic(fs_, path, nlohmann::json{{"steps", steps}, {"step_s", seconds}}.dump() + "\n");
-  return steps;
-}
-
-void Trainer::restore(const checkpoint::Checkpoint& saved) {
-  const checkpoint::TrainingState& s = saved.state();
-  if (share_) {
-    const auto load = [&](const std::string& name, const ParameterRow& row, float* out) {
-      share_->load(saved, name, row.name, view_of(out, Shape{std::span<const int64_t>(row.shape)}));
-    };
-    fill_values([&](const nn::Parameter& p, float* out) { load(p.row.name, p.row, out); });
-    if (!shards()) {
-      for (const NamedTensor& t : optimizer_->state())
-        share_->load(saved, t.name, t.name.substr(0, t.name.rfind('.')), t.tensor);
-    } else {
-      std::vector<float> row;
-      const auto moments = optimizer_->moments();
-      for (const nn::Parameter& p : share_->store().parameters()) {
-        if (!p.trained) continue;
-        row.resize(static_cast<size_t>(p.row.count()));
-        for (size_t m = 0; m < moments.size(); ++m) {
-          load(p.row.name + moments[m], p.row, row.data());
-          optimizer_->put(p.flat, row, static_cast<int>(m) + 1);
-        }
-      }
-    }
-  }
-  step_ = s.step;
-  next_batch_ = s.next_batch;
-  tokens_seen_ = s.tokens_seen;
-  const auto extra = nlohmann::json::parse(s.trainer);
-  watch_.restore(extra.value("losses", std::string()));
-  skips_in_a_row_ = extra.value("skips_in_a_row", int64_t{0});
-}
-
-void Trainer::resolve_schedule() {
-  recipe_.schedule.steps = recipe_.steps;
-  recipe_.schedule.warmup_steps =
-      static_cast<int64_t>(std::llround(recipe_.warmup_ratio * static_cast<double>(recipe_.steps)));
-  recipe_.schedule.decay_steps =
-      static_cast<int64_t>(std::llround(recipe_.decay_ratio * static_cast<double>(recipe_.steps)));
-}
-
-// What has been shown may not change; what comes may.
-void Trainer::check_data(const checkpoint::TrainingState& saved) const {
-  const auto extra = nlohmann::json::parse(saved.trainer, nullptr, false);
-  const auto feed = extra.is_object() ? extra.value("feed", nlohmann::json()) : nlohmann::json();
-  if (!feed.is_object()) {  // written before mixtures were known
-    if (saved.manifest_hash != loader_->manifest_hash().hex())
-      fail(ErrorKind::kUsage,
-           "the run in {} was made from dataset {}, but this is dataset {}: give the dataset it began with, "
-           "or "
-           "another run.dir",
-           recipe_.run_dir, saved.manifest_hash, loader_->manifest_hash().hex());
-    return;
-  }
-  const auto samples = static_cast<uint64_t>(recipe_.global_batch);
-  const std::string difference =
-      loader_->past_difference(feed.dump(), checked_mul(saved.next_batch, samples, "samples"), samples);
-  if (!difference.empty())
-    fail(ErrorKind::kUsage,
-         "the run in {} has been shown other data than this recipe says: {}. Give it back what it had, or "
-         "give "
-         "another run.dir",
-         recipe_.run_dir, difference);
-}
-
-// The account of the data: how far into which source the run is when batch `batch` begins.
-void Trainer::log_data(uint64_t batch) {
-  const auto sample = checked_mul(batch, static_cast<uint64_t>(recipe_.global_batch), "samples");
-  const auto& schedule = loader_->schedule();
-  data_phase_ = schedule.phase_of(std::min(sample, schedule.end() - 1));
-  nlohmann::json sources = nlohmann::json::array();
-  const auto used = loader_->used(0, std::min(sample, schedule.end()));
-  for (size_t i = 0; i < used.size(); ++i)
-    sources.push_back({{"name", used[i].name},
-                       {"share", schedule.share(data_phase_, i)},
-                       {"samples", used[i].samples},
-                       {"epochs", used[i].epochs()}});
-  log_->write(
-      {{"event", "data"}, {"step", step_}, {"batch", batch}, {"phase", data_phase_}, {"sources", sources}});
-}
-
-// For the ledger: what a batch takes of each source; empty where there is one.
-std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
-  std::vector<SourceShare> out;
-  if (loader_->sources() < 2) return out;
-  const auto samples = static_cast<uint64_t>(recipe_.global_batch);
-  for (const auto& use : loader_->used(batch * samples, samples))
-    out.push_back({use.name, use.first, use.samples});
-  return out;
-}
-
-void Trainer::open_ledger() {
-  ledger_.reset();
-  ledger_ = std::make_unique<Ledger>(
-      recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
-      team_ ? team_->generation() : 0, [this](uint64_t b) { return sources_of_batch(b); });
-}
-
-void Trainer::begin_or_resume() {
-  recipe_.schedule.warmup_steps = recipe_.schedule.decay_steps = 0;
-  const auto listed = checkpoints_->list();
-  if (recipe_.minutes > 0) {
-    prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, 0);
-    recipe_.steps = steps_in(recipe_.minutes);
-  }
-  resolve_schedule();
-  if (const uint64_t batches = loader_->end() / static_cast<uint64_t>(recipe_.global_batch);
-      batches < static_cast<uint64_t>(recipe_.steps))
-    fail(ErrorKind::kUsage, "the run has {} steps, but its data ends after {}: {}", recipe_.steps, batches,
-         loader_->end_reason());
-  if (listed.empty()) {
-    initial_weights();
-  } else {
-    if (team_) discard_damaged();
-    const checkpoint::Checkpoint saved = checkpoints_->open_latest();
-    const checkpoint::TrainingState& s = saved.state();
-    check_data(s);
-    if (s.recipe_hash != hash128(recipe_.identity()))
-      fail(ErrorKind::kUsage,
-           "the run in {} has another recipe: {}. Give the recipe it began with, or another run.dir.",
-           recipe_.run_dir, first_difference(s.recipe, recipe_.identity()));
-    try {
-      restore(saved);
-    } catch (const Error& e) {  // tensors are compared with their hashes as they are read
-      if (e.kind() == ErrorKind::kData) checkpoints_->fail_damaged(e.what());
-      throw;
-    }
-    expected_ = saved.replay_record();
-    const std::string before = nlohmann::json::parse(s.trainer).value("bit_class", std::string()),
-                      now = bit_class(recipe_.layout);
-    if (before != now) {  // the same weights and samples, sums in another order: nothing to compare with
-      expected_.reset();
-      log_->write({{"event", "bit_class"}, {"step", step_}, {"was", before}, {"is", now}});
-      if (!hooks_.quiet && speaks())
-        fmt::print(stderr, "the checkpoint was made by {}, this run adds as {}: other bits from here on\n",
-                   before.empty() ? "whole layers" : before, now.empty() ? "whole layers" : now);
-    }
-    if (speaks()) checkpoints_->discard_after(step_);
-    log_->write({{"event", "resume"},
-                 {"step", step_},
-                 {"checkpoint", saved.directory()},
-                 {"weights_hash", saved.weights_hash().hex()}});
-    if (team_ && speaks()) team_->note("resume", fmt::format("at step {} from {}", step_, saved.directory()));
-    if (!hooks_.quiet && speaks())
-      fmt::print(stderr, "resuming at step {} from {}\n", step_, saved.directory());
-  }
-  if (team_) return;  // take_place
-  open_ledger();
-  const uint64_t first = next_batch_ * micro_batches_;
-  if (prefetcher_) prefetcher_->seek(first);
-  else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);
-}
 
 // The virtual ranks that this process holds, folded as far as they can be without the others.
 void Trainer::own_gradients(std::vector<double>& losses, StepResult& result) {
@@ -389,29 +153,6 @@ void Trainer::update(const StepResult& r) {
       context_, {static_cast<float>(optim::learning_rate(recipe_.schedule, step_ + 1)), step_ + 1, scale});
 }
 
-void Trainer::check_replay(const StepResult& r) {
-  if (speaks() &&
-      record_for_ ==
-          step_) {  // the first step after that save; it may take several more until the save is committed
-    recorded_ = checkpoint::ReplayRecord{step_ + 1, r.loss, r.gradient_norm, {}};
-    collect_saves(false);
-  }
-  if (!expected_) return;
-  const checkpoint::ReplayRecord want = *std::exchange(expected_, std::nullopt);
-  if (want.step != step_ + 1) return;
-  if (want.loss == r.loss && want.gradient_norm == r.gradient_norm) {
-    log_->write({{"event", "replay"}, {"step", want.step}, {"identical", true}});
-    return;
-  }
-  fail(ErrorKind::kInternal,
-       "step {} does not replay: the run before had loss {:a} and gradient norm {:a}, this one has {:a} and "
-       "{:a}. The processor, the number of "
-       "threads or the program changed, or memory is faulty (stoker doctor). Continue on the machine it "
-       "began on, or start another run from the "
-       "checkpoint with model.init_from.",
-       want.step, want.loss, want.gradient_norm, r.loss, r.gradient_norm);
-}
-
 bool Trainer::react(const StepResult& r) {
   const Verdict verdict = watch_.judge(r.loss, r.gradient_norm);
   if (verdict == Verdict::kSound) {
@@ -438,167 +179,6 @@ bool Trainer::react(const StepResult& r) {
          step_ + 1, skips_in_a_row_);
   if (reaction == Reaction::kRollback) roll_back(why);
   return false;
-}
-
-// Back to the newest checkpoint's weights, on with the batch after the bad one.
-void Trainer::roll_back(const std::string& why) {
-  collect_saves(true);
-  const uint64_t bad = next_batch_;
-  const int64_t skips = skips_in_a_row_;
-  if (checkpoints_->list().empty())
-    fail(ErrorKind::kNumeric, "step {}: {}, and there is no checkpoint to roll back to", step_ + 1, why);
-  restore(checkpoints_->open_latest());
-  next_batch_ = bad;  // run() moves on past it
-  skips_in_a_row_ = skips;
-  expected_.reset();
-}
-
-checkpoint::TrainingState Trainer::state() const {
-  checkpoint::TrainingState s;
-  s.step = step_;
-  s.next_batch = next_batch_;
-  s.tokens_seen = tokens_seen_;
-  s.manifest_hash = loader_->manifest_hash().hex();
-  s.seed = recipe_.seed;
-  s.recipe = recipe_.identity();
-  s.recipe_hash = hash128(s.recipe);
-  HfConfig config;
-  config.model = recipe_.model;
-  config.eos_token = loader_->manifest().tokenizer.eod >= 0 ? std::optional(loader_->manifest().tokenizer.eod)
-                                                            : std::nullopt;
-  config.bos_token = loader_->manifest().tokenizer.bos >= 0 ? std::optional(loader_->manifest().tokenizer.bos)
-                                                            : config.eos_token;
-  s.model_config = to_hf_config(config);
-  s.software = "stoker " STOKER_VERSION;
-  s.trainer = nlohmann::json{{"losses", watch_.state()},
-                             {"skips_in_a_row", skips_in_a_row_},
-                             {"bit_class", bit_class(recipe_.layout)},
-                             {"feed", nlohmann::json::parse(loader_->description())}}
-                  .dump();
-  return s;
-}
-
-void Trainer::save() {
-  collect_saves(true);
-  std::vector<checkpoint::TensorToSave> tensors;
-  for (const nn::Parameter& p : share_->store().parameters())
-    tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
-  for (const NamedTensor& t : optimizer_->state())
-    tensors.push_back({t.name, t.tensor, checkpoint::Part::kOptimizer});
-  std::vector<checkpoint::Attachment> attachments;
-  if (!hooks_.tokenizer_json.empty()) attachments.push_back({"tokenizer.json", hooks_.tokenizer_json});
-  writer_->start(std::move(tensors), state(), std::move(attachments));
-  record_for_ = step_;
-  recorded_.reset();
-  if (speaks()) log_data(next_batch_);
-}
-
-void Trainer::collect_saves(bool wait) {
-  if (team_) return add_replay_record();
-  if (const auto done = wait ? writer_->wait() : writer_->poll()) {
-    nlohmann::json event{{"event", "checkpoint"},    {"step", done->step},
-                         {"seconds", done->seconds}, {"stall_s", done->stall_s},
-                         {"bytes", done->bytes},     {"staged_bytes", done->staged_bytes}};
-    if (done->error) {
-      event["error"] = done->error->what();
-      if (!hooks_.quiet)
-        fmt::print(stderr, "\ncheckpoint of step {} failed: {}\n", done->step, done->error->what());
-      record_for_.reset();
-      if (done->step == recipe_.steps) throw *done->error;
-    } else {
-      event["directory"] = done->directory;
-      event["weights_hash"] = done->weights_hash.hex();
-      summary_.checkpoint = done->directory;
-      summary_.weights_hash = done->weights_hash.hex();
-    }
-    log_->write(event);
-  }
-  if (record_for_ && recorded_ && !writer_->busy() && checkpoints_->find(*record_for_)) {
-    checkpoints_->add_replay_record(*record_for_, *recorded_);
-    record_for_.reset();
-    recorded_.reset();
-  }
-}
-
-void Trainer::evaluate() {
-  if (!hooks_.evaluate) return;
-  if (team_) team_->phase("evaluate", step_);
-  const double begin = monotonic_s();
-  try {
-    if (share_) summary_.evaluation = hooks_.evaluate(*share_);
-    else return;
-  } catch (const Error& e) {
-    if (e.kind() == ErrorKind::kCancelled)
-      return;  // the loop sees the request after the next step, saves and leaves
-    throw;
-  }
-  log_->write({{"event", "eval"},
-               {"step", step_},
-               {"loss", summary_.evaluation->loss},
-               {"bits_per_byte", summary_.evaluation->bits_per_byte},
-               {"tokens", summary_.evaluation->tokens},
-               {"seconds", monotonic_s() - begin}});
-  if (!hooks_.quiet && speaks())
-    fmt::print(stderr, "{}step {}: held-out loss {:.4f}, {:.4f} bits per byte\n",
-               isatty(STDERR_FILENO) ? "\r\033[K" : "", step_, summary_.evaluation->loss,
-               summary_.evaluation->bits_per_byte);
-}
-
-// Which candidate each op took, and why the faster ones refused.
-void Trainer::log_kernels() {
-  nlohmann::json ops = nlohmann::json::object();
-  for (const auto& [op, choice] : context_.choices())
-    ops[op] = {{"candidate", choice.candidate}, {"refused", choice.refusals}};
-  log_->write({{"event", "kernels"}, {"step", step_}, {"ops", ops}});
-}
-
-void Trainer::report(const StepResult& r, double seconds) {
-  const double tokens = static_cast<double>(recipe_.global_batch * recipe_.sequence_length),
-               rate = tokens / seconds;
-  const double mfu = rate * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
-                     std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
-  smoothed_step_s_ = smoothed_step_s_ > 0 ? 0.95 * smoothed_step_s_ + 0.05 * seconds : seconds;
-  summary_.loss = r.loss;
-  const Exposed now = exposed(), before = exposed_before_;
-  std::map<std::string, double> anatomy{{"data", r.data_s}, {"compute", r.compute_s}, {"update", update_s_}};
-  if (team_) {
-    anatomy["wait for gradients"] = now.gradients - before.gradients;
-    anatomy["wait for weights"] = now.weights - before.weights;
-    anatomy["wait for agreement"] = now.agreement - before.agreement;
-    if (mesh_.line) anatomy["wait for stages"] = now.pipeline - before.pipeline;
-    if (mesh_.tensor) anatomy["wait for tensor"] = now.tensor - before.tensor;
-    if (mesh_.context) anatomy["wait for context"] = now.context - before.context;
-  }
-  double known = 0;
-  for (const auto& [what, spent_s] : anatomy) known += spent_s;
-  anatomy["other"] = std::max(0.0, seconds - known);
-  if (team_) team_->step_took(anatomy);
-  if (!std::exchange(kernels_logged_, true)) log_kernels();
-  if (!speaks()) {
-    log_->write({{"event", "anatomy"}, {"step", step_}, {"time_s", seconds}, {"anatomy", anatomy}});
-    return;
-  }
-  log_->write({{"event", "step"},
-               {"step", step_},
-               {"loss", r.loss},
-               {"lr", optim::learning_rate(recipe_.schedule, step_)},
-               {"grad_norm", r.gradient_norm},
-               {"tokens", tokens_seen_},
-               {"tokens_per_s", rate},
-               {"mfu", mfu},
-               {"time_s", seconds},
-               {"data_s", r.data_s},
-               {"anatomy", anatomy},
-               {"peak_bytes", peak_resident_bytes()},
-               {"batch", next_batch_ - 1}});
-  if (hooks_.quiet) return;
-  const std::string line =
-      fmt::format("step {}/{}  loss {:.4f}  norm {:.2f}  {:.0f} tokens/s  MFU {:.0f} %  {} left", step_,
-                  recipe_.steps, r.loss, r.gradient_norm, tokens / smoothed_step_s_, mfu * 100,
-                  human_duration(smoothed_step_s_ * static_cast<double>(recipe_.steps - step_)));
-  if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\033[K{}", line), std::fflush(stderr);
-  else if (step_ % std::max<int64_t>(1, recipe_.steps / 50) == 0 || step_ == recipe_.steps)
-    fmt::print(stderr, "{}\n", line);
 }
 
 // Everything of a batch that needs no other worker (but the sharing of updated values): decide, update, count.
@@ -629,13 +209,6 @@ void Trainer::finish_batch(const StepResult& r) {
   if (schedule.phase_of(next_batch_ * static_cast<uint64_t>(recipe_.global_batch)) != data_phase_ && speaks())
     log_data(next_batch_);
   collect_saves(false);
-}
-
-void Trainer::account(const StepResult& r) {
-  const double seconds = monotonic_s() - batch_began_s_;
-  busy_s_ += seconds;
-  ++batches_done_;
-  if (last_sound_) report(r, seconds);
 }
 
 // One batch, from its samples to the next weights.
@@ -712,24 +285,7 @@ RunSummary Trainer::run() {
     const checkpoint::Checkpoint last = checkpoints_->open_latest();
     summary_.checkpoint = last.directory(), summary_.weights_hash = last.weights_hash().hex();
   }
-  summary_.steps = step_;
-  summary_.seconds = busy_s_;
-  summary_.tokens_per_s =
-      batches_done_
-          ? static_cast<double>(batches_done_ * recipe_.global_batch * recipe_.sequence_length) / busy_s_
-          : 0;
-  summary_.mfu = summary_.tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
-                 std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
-  summary_.peak_bytes = peak_resident_bytes();
-  log_->write({{"event", "end"},
-               {"step", step_},
-               {"rank", team_ ? team_->rank() : 0},
-               {"loss", summary_.loss},
-               {"seconds", busy_s_},
-               {"tokens_per_s", summary_.tokens_per_s},
-               {"mfu", summary_.mfu},
-               {"peak_bytes", summary_.peak_bytes},
-               {"weights_hash", summary_.weights_hash}});
+  conclude();
   if (team_) team_->leave(true);
   return summary_;
 }

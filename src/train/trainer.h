@@ -84,6 +84,7 @@ class Trainer {
     double beside_computing() const { return gradients + weights + pipeline + tensor + context; }
   };
   void begin_or_resume();
+  void resume();
   void restore(const checkpoint::Checkpoint& saved);
   void initial_weights();
   int64_t steps_in(double minutes);
@@ -107,6 +108,7 @@ class Trainer {
   Hash128 hash_held_values() const;
   void finish_batch(const StepResult& step);
   void account(const StepResult& step);
+  void conclude();
 
   // With a team (trainer_team.cpp)
   Progress progress() const;

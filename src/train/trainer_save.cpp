@@ -1,11 +1,13 @@
-// Checkpoints of a team: every worker stores its part beside the training. When all parts are durable, which the votes tell, rank 0
-// asks whether this team is still the run's and then makes the checkpoint real. Until then it does not exist, whoever dies.
+// Checkpoints, written beside the training. Alone, the whole state; of a team, every worker stores its part. When all parts are durable,
+// which the votes tell, rank 0 asks whether this team is still the run's and then makes the checkpoint real. Until then it does not
+// exist, whoever dies.
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "spec/hf_config.h"
 #include "train/trainer.h"
 
 namespace stoker::train {
@@ -23,6 +25,73 @@ Hash128 hash_of_weights(const nn::ParameterStore& store) {
 }
 
 }  // namespace
+
+checkpoint::TrainingState Trainer::state() const {
+  checkpoint::TrainingState s;
+  s.step = step_;
+  s.next_batch = next_batch_;
+  s.tokens_seen = tokens_seen_;
+  s.manifest_hash = loader_->manifest_hash().hex();
+  s.seed = recipe_.seed;
+  s.recipe = recipe_.identity();
+  s.recipe_hash = hash128(s.recipe);
+  HfConfig config;
+  config.model = recipe_.model;
+  config.eos_token = loader_->manifest().tokenizer.eod >= 0 ? std::optional(loader_->manifest().tokenizer.eod)
+                                                            : std::nullopt;
+  config.bos_token = loader_->manifest().tokenizer.bos >= 0 ? std::optional(loader_->manifest().tokenizer.bos)
+                                                            : config.eos_token;
+  s.model_config = to_hf_config(config);
+  s.software = "stoker " STOKER_VERSION;
+  s.trainer = nlohmann::json{{"losses", watch_.state()},
+                             {"skips_in_a_row", skips_in_a_row_},
+                             {"bit_class", bit_class(recipe_.layout)},
+                             {"feed", nlohmann::json::parse(loader_->description())}}
+                  .dump();
+  return s;
+}
+
+void Trainer::save() {
+  collect_saves(true);
+  std::vector<checkpoint::TensorToSave> tensors;
+  for (const nn::Parameter& p : share_->store().parameters())
+    tensors.push_back({p.row.name, p.weight.value, checkpoint::Part::kWeights});
+  for (const NamedTensor& t : optimizer_->state())
+    tensors.push_back({t.name, t.tensor, checkpoint::Part::kOptimizer});
+  std::vector<checkpoint::Attachment> attachments;
+  if (!hooks_.tokenizer_json.empty()) attachments.push_back({"tokenizer.json", hooks_.tokenizer_json});
+  writer_->start(std::move(tensors), state(), std::move(attachments));
+  record_for_ = step_;
+  recorded_.reset();
+  if (speaks()) log_data(next_batch_);
+}
+
+void Trainer::collect_saves(bool wait) {
+  if (team_) return add_replay_record();
+  if (const auto done = wait ? writer_->wait() : writer_->poll()) {
+    nlohmann::json event{{"event", "checkpoint"},    {"step", done->step},
+                         {"seconds", done->seconds}, {"stall_s", done->stall_s},
+                         {"bytes", done->bytes},     {"staged_bytes", done->staged_bytes}};
+    if (done->error) {
+      event["error"] = done->error->what();
+      if (!hooks_.quiet)
+        fmt::print(stderr, "\ncheckpoint of step {} failed: {}\n", done->step, done->error->what());
+      record_for_.reset();
+      if (done->step == recipe_.steps) throw *done->error;
+    } else {
+      event["directory"] = done->directory;
+      event["weights_hash"] = done->weights_hash.hex();
+      summary_.checkpoint = done->directory;
+      summary_.weights_hash = done->weights_hash.hex();
+    }
+    log_->write(event);
+  }
+  if (record_for_ && recorded_ && !writer_->busy() && checkpoints_->find(*record_for_)) {
+    checkpoints_->add_replay_record(*record_for_, *recorded_);
+    record_for_.reset();
+    recorded_.reset();
+  }
+}
 
 // Rows [from, to) of a tensor shaped like row i of the store's table, into the checkpoint, where the whole tensor is. `keep` owns the
 // memory where it is a copy. All tensor workers call this with the same rows of the same tensor: columns have to come together.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./dev bench overlap [PROGRAM...]: what two workers that share the width of a model wait for each other, with a slow cable between them: each in
 # a network namespace of its own, limited both ways by a token bucket (tbf; needs root), TCP. Medians of the steps but the first two.
-# Several programs (stoker of two commits) take turns, three times each.
+# Several programs (stoker of two commits) take turns, STOKER_TURNS (3) times each.
 #   STOKER_RATE   of the cable, as tc says it (1gbit)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -85,12 +85,11 @@ printf '%-24s %-44s %12s %14s %6s\n' program layout "step" "tensor waits" part
 for layout in "tensor=2" "tensor=2 sequence_parallel=true"; do
   set=()
   for s in $layout; do set+=(--set "layout.$s"); done
-  for turn in 1 2 3; do
+  for turn in $(seq "${STOKER_TURNS:-3}"); do
     for i in "${!programs[@]}"; do
       train "${programs[i]}" "${set[@]}"
       of_steps time_s >>"time-$i" && of_steps 'wait for tensor' >>"tensor-$i"
     done
-    [ ${#programs[@]} -gt 1 ] || break
   done
   for i in "${!programs[@]}"; do
     awk -v n="$(basename "${programs[i]}")" -v l="$layout" -v s="$(median <"time-$i")" -v t="$(median <"tensor-$i")" \

@@ -2,11 +2,11 @@
 # ./dev shared [argument of stoker train...]: workers that share layers (tensor) and rows (context), in this machine's memory. A table: the
 # layout, the hash of its weights (the same within a class of bits), the loss, and the most memory that a worker took against what
 # `--dry-run` says. Exit code 1 when a repetition, with as many or more replicas, has other weights, or when memory is off by more than
-# 5 %. Needs `stoker` in build/ and about 2 GB.
+# 5 %. Needs `stoker` in build/ (or STOKER) and about 2 GB.
 set -euo pipefail
 shopt -s nullglob
 cd "$(dirname "$0")/.."
-program=build/stoker source=$PWD
+program=${STOKER:-build/stoker} source=$PWD
 . scripts/small_run.sh
 place=${STOKER_SHARED_DIR:-build/shared}
 rm -rf "$place"

@@ -165,7 +165,7 @@ void dry_run(const train::Recipe& r, const Flags& f) {
   data.print(r);
   fmt::print("memory      {}\n", human_bytes(static_cast<double>(plan.total())));
   for (const auto& row : plan.rows)
-    fmt::print("  {:<24} {:>10}\n", row.what, human_bytes(static_cast<double>(row.bytes)));
+    fmt::print("  {:<30} {:>10}\n", row.what, human_bytes(static_cast<double>(row.bytes)));
 }
 
 train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/edit_distance.h"
 
@@ -10,29 +11,29 @@ namespace stoker::ops {
 namespace {
 
 // Every name that an op gives to Context::run: what --kernel may name.
-constexpr std::string_view kOps[] = {"activation_backward",
-                                     "activation_forward",
-                                     "adamw",
-                                     "add_into",
-                                     "attention_backward",
-                                     "attention_forward",
-                                     "attention_part_backward",
-                                     "attention_part_forward",
-                                     "cross_entropy",
-                                     "embedding_backward",
-                                     "embedding_forward",
-                                     "linear_backward_input",
-                                     "linear_backward_weight",
-                                     "linear_forward",
-                                     "norm_backward",
-                                     "norm_forward",
-                                     "rope_backward",
-                                     "rope_forward",
-                                     "round_copy",
-                                     "sgd",
-                                     "slice_gradient",
-                                     "slice_softmax",
-                                     "sum_squares"};
+constexpr auto kOps = std::to_array<std::string_view>({"activation_backward",
+                                                       "activation_forward",
+                                                       "adamw",
+                                                       "add_into",
+                                                       "attention_backward",
+                                                       "attention_forward",
+                                                       "attention_part_backward",
+                                                       "attention_part_forward",
+                                                       "cross_entropy",
+                                                       "embedding_backward",
+                                                       "embedding_forward",
+                                                       "linear_backward_input",
+                                                       "linear_backward_weight",
+                                                       "linear_forward",
+                                                       "norm_backward",
+                                                       "norm_forward",
+                                                       "rope_backward",
+                                                       "rope_forward",
+                                                       "round_copy",
+                                                       "sgd",
+                                                       "slice_gradient",
+                                                       "slice_softmax",
+                                                       "sum_squares"});
 
 }  // namespace
 

@@ -25,6 +25,9 @@ bool is_inside(const std::string& path) {
   return path.find('\0') == std::string::npos;
 }
 
+// Connections that are served at a time. A worker keeps up to forty open for two seconds each (stages of training and held-out data).
+constexpr size_t kConnections = 512;
+
 struct Opened {
   explicit Opened(const std::string& path) : fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     struct stat s {};
@@ -81,7 +84,7 @@ FileServer::FileServer(FileServerOptions options) : state_(std::make_unique<Stat
     fail(ErrorKind::kUsage, "serve: {}: there is no such folder", options.root);
   State& state = *state_;
   state.options = std::move(options);
-  state.server.new_task_queue = [] { return new httplib::ThreadPool(32); };
+  state.server.new_task_queue = [] { return new httplib::ThreadPool(kConnections); };
   state.server.set_keep_alive_max_count(1'000'000);
   state.server.set_keep_alive_timeout(2);
   state.server.set_tcp_nodelay(true);

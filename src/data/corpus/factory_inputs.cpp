@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "data/corpus/document_source.h"
@@ -16,6 +17,10 @@
 
 namespace stoker::corpus {
 namespace {
+
+// What a record takes beside its text while its chunk is worked on: itself, its document, its row in every column (a signature
+// alone has 456 bytes). Counted as part of the chunk, so that a chunk of tiny documents takes no more than another.
+constexpr uint64_t kRecordBytes = 64;
 
 namespace stdfs = std::filesystem;
 constexpr uint64_t kLargeFile = uint64_t{1} << 20;  // stored bytes: read in pieces, alone
@@ -239,28 +244,44 @@ BatchReader::BatchReader(io::FileSystem& fs, const Recipe& recipe, const InputBa
     : fs_(fs), recipe_(recipe), batch_(batch) {}
 BatchReader::~BatchReader() = default;
 
+// Remembers that a file could not be opened: it becomes a bad record of this run, not the end.
+template <typename Open>
+auto BatchReader::opening(Open&& open) {
+  try {
+    return open();
+  } catch (const Error&) {
+    unopened_ = true;
+    throw;
+  }
+}
+
+std::unique_ptr<RecordReader> BatchReader::open(const InputFile& file) {
+  const SourceRecipe& source = recipe_.sources[file.source];
+  RecordOptions options;
+  options.max_record_bytes = source.max_document_bytes;
+  options.text_field = source.text_field;
+  if (file.format == "parquet") {
+    try {
+      opening([&] { return fs_.open_read(file.path); });
+    } catch (const Error&) {  // the reader says it again, as a record
+    }
+    return make_parquet_reader(fs_, file.path, options);
+  }
+  // Opened on the first read, whose errors are the record's.
+  return make_record_reader(
+      file.format,
+      [this, &file](char* to, size_t size) {
+        if (!input_) input_ = opening([&] { return std::make_unique<CompressedInput>(fs_, file.path); });
+        return input_->read(to, size);
+      },
+      options);
+}
+
 std::optional<BatchReader::Piece> BatchReader::next() {
   Piece piece;
-  auto add = [&](RawRecord record) {
-    piece.bytes += record.bytes.size() + record.name.size() + 64;
-    piece.files.push_back(file_);
-    piece.records.push_back(std::move(record));
-  };
   while (file_ < batch_.files.size()) {
     const InputFile& file = batch_.files[file_];
-    if (!reader_) {
-      const SourceRecipe& source = recipe_.sources[file.source];
-      RecordOptions options;
-      options.max_record_bytes = source.max_document_bytes;
-      options.text_field = source.text_field;
-      // Opened on the first read, so that a file that cannot be opened is a bad record and not the end.
-      ByteSource bytes = [this, &file](char* to, size_t size) {
-        if (!input_) input_ = std::make_unique<CompressedInput>(fs_, file.path);
-        return input_->read(to, size);
-      };
-      reader_ = file.format == "parquet" ? make_parquet_reader(fs_, file.path, options)
-                                         : make_record_reader(file.format, std::move(bytes), options);
-    }
+    if (!reader_) reader_ = open(file);
     RawRecord record;
     if (!reader_->next(record)) {
       reader_.reset();
@@ -269,10 +290,13 @@ std::optional<BatchReader::Piece> BatchReader::next() {
       ++file_;
       continue;
     }
-    add(std::move(record));
-    if (piece.bytes >= recipe_.chunk_bytes) return piece;
+    piece.bytes += record.bytes.size() + record.name.size() + kRecordBytes;
+    piece.files.push_back(file_);
+    piece.records.push_back(std::move(record));
+    if (piece.bytes >= recipe_.chunk_bytes) break;
   }
   if (piece.records.empty()) return std::nullopt;
+  piece.passing = std::exchange(unopened_, false);
   return piece;
 }
 

@@ -50,16 +50,22 @@ class BatchReader {
     std::vector<uint32_t> files;  // of each record: its index in the batch
     std::vector<RawRecord> records;
     uint64_t bytes = 0;
+    bool passing =
+        false;  // a file could not be opened, which says nothing about it: another run must look again
   };
   std::optional<Piece> next();
   uint64_t stored_done() const { return stored_done_; }
 
  private:
+  std::unique_ptr<RecordReader> open(const InputFile& file);
+  template <typename Open>
+  auto opening(Open&& open);
   io::FileSystem& fs_;
   const Recipe& recipe_;
   const InputBatch& batch_;
   uint32_t file_ = 0;
   uint64_t stored_done_ = 0;
+  bool unopened_ = false;
   std::unique_ptr<CompressedInput> input_;
   std::unique_ptr<RecordReader> reader_;
 };

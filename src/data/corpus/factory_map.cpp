@@ -40,7 +40,7 @@ struct ChunkMapper::Work {
 struct ChunkMapper::Done {
   uint32_t batch = 0;
   std::vector<CorpusChunk> chunks;
-  bool last = false, remembered = false, computed = false;
+  bool last = false, remembered = false, computed = false, passing = false;
   uint64_t stored = 0;
 };
 
@@ -217,6 +217,7 @@ ChunkMapper::Done ChunkMapper::open(Work work, size_t end) const {
   auto one = [&](BatchReader::Piece piece) {
     std::vector<ChunkDocument> documents;
     bool fresh = false;
+    done.passing |= piece.passing;
     done.chunks.push_back(open_piece(work.batch, std::move(piece), documents, fresh));
     done.computed |= map_chunk(done.chunks.back().raw, 0, end, fresh ? &documents : nullptr) || fresh;
   };
@@ -238,6 +239,7 @@ uint64_t ChunkMapper::ingest(size_t end) {
   WorkList list(*this, progress);
   uint64_t computed = 0;
   std::string remembered;  // of the batch at hand
+  bool passing = false;
   OrderedWork<Work, Done>::run(
       threads_, [&] { return list.next(); }, [&](Work work) { return open(std::move(work), end); },
       [&](Done done) {
@@ -247,9 +249,12 @@ uint64_t ChunkMapper::ingest(size_t end) {
           corpus_.chunks.push_back(chunk);
           computed += done.computed;
         }
+        passing |= done.passing;
         if (!done.remembered && done.last) {
-          store_.put("batch", batch_key(recipe_, corpus_.inputs.batches[done.batch]), remembered);
+          if (!passing)
+            store_.put("batch", batch_key(recipe_, corpus_.inputs.batches[done.batch]), remembered);
           remembered.clear();
+          passing = false;
         }
         progress.add(done.stored);
       });

@@ -154,7 +154,16 @@ void Feed::fill(uint64_t first_sample, int64_t rows, Batch& batch) const {
   }
 }
 
+void Feed::will_look_up(uint64_t first_sample, int64_t rows) const {
+  const uint64_t stop = std::min(first_sample + static_cast<uint64_t>(rows), end());
+  for (uint64_t sample = first_sample; sample < stop; ++sample) {
+    const auto pick = schedule_->pick(sample);
+    loaders_[pick.source].will_look_up(pick.number);
+  }
+}
+
 void Feed::will_fill(uint64_t first_sample, int64_t rows) const {
+  will_look_up(first_sample, rows);
   for (int64_t row = 0; row < rows; ++row) {
     const uint64_t sample = first_sample + static_cast<uint64_t>(row);
     if (sample >= end()) return;
@@ -164,6 +173,7 @@ void Feed::will_fill(uint64_t first_sample, int64_t rows) const {
 }
 
 uint64_t Feed::targets_in(uint64_t first_sample, int64_t rows) const {
+  will_look_up(first_sample, rows);
   uint64_t targets = 0;
   for (int64_t row = 0; row < rows; ++row) {
     const auto pick = schedule_->pick(first_sample + static_cast<uint64_t>(row));

@@ -89,6 +89,7 @@ class Feed final : public SampleSource {
   std::string past_difference(const std::string& saved, uint64_t samples, uint64_t samples_per_step) const;
 
  private:
+  void will_look_up(uint64_t first_sample, int64_t rows) const;
   void join(const FeedOptions& options);
   std::vector<std::string> names_;
   std::vector<Loader> loaders_;

@@ -125,13 +125,14 @@ void Loader::fill_row(uint64_t sample, int64_t row, Batch& batch) const {
   else fill_window(sample, row, batch);
 }
 
+void Loader::will_look_up(uint64_t sample) const {
+  if (!plan_) return;
+  const size_t shard = shard_of_row(window_of(sample));
+  if (!rows_open(shard)) stream_->source().will_open_side(plan_->shards[shard].file);
+}
+
 void Loader::will_fill(uint64_t first_sample, int64_t rows) const {
-  // Which tokens a row of a plan takes stands in files of their own: all are asked for before the first is waited for.
-  if (plan_)
-    for (int64_t row = 0; row < rows; ++row) {
-      const size_t shard = shard_of_row(window_of(first_sample + static_cast<uint64_t>(row)));
-      if (!rows_open(shard)) stream_->source().will_open_side(plan_->shards[shard].file);
-    }
+  for (int64_t row = 0; row < rows; ++row) will_look_up(first_sample + static_cast<uint64_t>(row));
   for (int64_t row = 0; row < rows; ++row) {
     const uint64_t sample = first_sample + static_cast<uint64_t>(row);
     if (options_.sequential && sample >= samples_) return;

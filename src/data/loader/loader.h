@@ -74,6 +74,9 @@ class Loader final : public SampleSource {
   // targets -1.
   void fill(uint64_t first_sample, int64_t rows, Batch& batch) const override;
   void will_fill(uint64_t first_sample, int64_t rows) const override;
+  // With a plan, which tokens a sample takes stands in files of their own: said of all samples before the first is looked up
+  // (will_fill, targets_of, fill_row), so that they arrive side by side. Does not block.
+  void will_look_up(uint64_t sample) const;
   // One row of a batch that has been shaped for sequence_length.
   void fill_row(uint64_t sample, int64_t row, Batch& batch) const;
   // Cells of a sample's row that have a target. Windows that begin documents with BOS: an upper bound.

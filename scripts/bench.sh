@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./dev bench [step|torch|ddp|exact|data|checkpoint]
+# ./dev bench [step|torch|ddp|exact|overlap|data|checkpoint]
 #   step    this machine alone: matrix-product peak, then both 124M shapes (stoker bench step)
 #   torch   (default) the same, interleaved with PyTorch from PyPI in a virtual environment of its own, .venv; writes the
 #           table of docs/bench.md. About ten minutes, most of it torch.compile; --quick leaves the compiled peer out.
@@ -7,6 +7,7 @@
 #           network namespaces (needs root); bench/compare_ddp.py --help lists what can be chosen
 # pip's own configuration applies: an index of CPU builds named there (PIP_EXTRA_INDEX_URL) saves gigabytes.
 #   exact   what it costs that the layout never changes the bits: sums and whole steps
+#   overlap what workers that share a model's width wait for one another over a cable of 1 Gbit/s between network namespaces (root)
 #   data    the data factory on two messy Debian packages: stages, signatures, accuracy of the bands, extraction beside
 #           trafilatura, dedup and shards beside datatrove, encoding beside tokenizers and tiktoken, training on cleaned
 #           text beside raw (docs/data-factory.md)
@@ -16,13 +17,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 what=torch
-case "${1:-}" in step | torch | ddp | exact | data | checkpoint) what=$1; shift ;; esac
+case "${1:-}" in step | torch | ddp | exact | overlap | data | checkpoint) what=$1; shift ;; esac
 if [ "$what" = data ]; then
   exec scripts/bench_data.sh "$@"
 fi
 if [ "$what" = exact ]; then
   exec scripts/bench_exact.sh "$@"
 fi
+if [ "$what" = overlap ]; then exec scripts/bench_overlap.sh "$@"; fi
 if [ "$what" = checkpoint ]; then exec scripts/checkpoint_proof.sh; fi
 if [ "$what" = step ]; then
   exec build/stoker bench step "$@"

@@ -21,9 +21,16 @@ place=$(mktemp -d)
 daemons=()
 finish() {
   for pid in "${daemons[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
-  # Steps and ranks outlive their daemons: that is the point. Only what runs from this place is ended.
-  local pid
-  for pid in $(pgrep -f "$place" || true); do [ "$pid" = $$ ] || kill -9 "$pid" 2>/dev/null || true; done
+  # Steps and ranks outlive their daemons: that is the point. What works in this place, or names it, is ended with it.
+  cd /
+  local at pid
+  for at in /proc/[0-9]*; do
+    pid=${at#/proc/}
+    case "$pid $(readlink "$at/cwd" 2>/dev/null) $(tr '\0' ' ' 2>/dev/null <"$at/cmdline")" in
+      "$$ "*) ;;
+      *" $place"* | *"=$place"*) kill -9 "$pid" 2>/dev/null || true ;;
+    esac
+  done
   rm -rf "$place"
 }
 trap finish EXIT

@@ -22,6 +22,7 @@ void add_bench_plan(Command& bench) {
   auto* cmd = bench.add_subcommand("plan", "Predictions per second, and a full layout search, on one core");
   auto json = std::make_shared<bool>(false);
   cmd->add_flag("--json", *json, "Print JSON (docs/json.md)");
+  cmd->footer("Example:\n  stoker bench plan --json");
   cmd->callback([json] {
     using namespace stoker::plan;
     PlanInput in;

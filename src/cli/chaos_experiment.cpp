@@ -66,7 +66,7 @@ class Experiment {
 
   ChaosVerdict run() {
     ChaosVerdict v;
-    check_namespaces(v);
+    check_kinds(v);
     const double step_s = warm_up();
     checkpoint_every_ = std::clamp<int64_t>(static_cast<int64_t>(kCheckpointEvery_s / step_s), 2, kMostSteps);
     options_.say(fmt::format("disturbing {} workers with {} faults: {}", options_.workers, options_.faults,
@@ -160,18 +160,33 @@ class Experiment {
     return times.empty() ? 1 : std::max(1e-4, times[times.size() / 2]);
   }
 
-  void check_namespaces(ChaosVerdict& v) {
-    const auto at = std::find(kinds_.begin(), kinds_.end(), "partition");
-    if (at == kinds_.end()) return;
-    const std::string why = cluster::Namespaces::why_not();
-    if (why.empty()) {
-      namespaces_ = std::make_unique<cluster::Namespaces>(options_.workers);
-      return;
+  // Leaves a kind of fault out, or fails where it was asked for by name.
+  void leave_out(ChaosVerdict& v, const std::string& kind, const std::string& why) {
+    if (!options_.kinds.empty()) fail(ErrorKind::kUsage, "fault '{}' is not possible here: {}", kind, why);
+    v.left_out.push_back(kind + ": " + why);
+    options_.say(kind + " is left out: " + why);
+    std::erase(kinds_, kind);
+  }
+  bool inflicts(const std::string& kind) const {
+    return std::find(kinds_.begin(), kinds_.end(), kind) != kinds_.end();
+  }
+
+  void check_kinds(ChaosVerdict& v) {
+    if (inflicts("partition")) {
+      if (const std::string why = cluster::Namespaces::why_not(); !why.empty())
+        leave_out(v, "partition", why);
+      else namespaces_ = std::make_unique<cluster::Namespaces>(options_.workers);
     }
-    if (!options_.kinds.empty()) fail(ErrorKind::kUsage, "fault 'partition' is not possible here: {}", why);
-    v.left_out.push_back("partition: " + why);
-    options_.say("partition is left out: " + why);
-    kinds_.erase(at);
+    // A sum that all replicas hold is judged by majority; whoever holds a shard of it knows what came out of the sum.
+    const int64_t each = recipe_.layout.pipeline * recipe_.layout.tensor * recipe_.layout.context,
+                  replicas = options_.workers / each;
+    if (inflicts("flip-gradients") && options_.zero_stage == 0 && replicas < 3)
+      leave_out(v, "flip-gradients",
+                fmt::format(
+                    "two replicas that differ cannot tell which of them lies; {} workers at layout.pipeline "
+                    "({}) x tensor ({}) x context ({}) are {}. Use -n {}, or --zero 1",
+                    options_.workers, recipe_.layout.pipeline, recipe_.layout.tensor, recipe_.layout.context,
+                    replicas, 3 * each));
   }
 
   cluster::LaunchPlan plan() {
@@ -187,8 +202,7 @@ class Experiment {
     p.worker_command.insert(p.worker_command.end(),
                             {"--timeout", "1.5", "--zero", std::to_string(options_.zero_stage), "--set",
                              fmt::format("checkpoint.every={}", checkpoint_every_)});
-    if (std::find(kinds_.begin(), kinds_.end(), "flip-shard") != kinds_.end())
-      p.worker_command.insert(p.worker_command.end(), {"--audit", "1"});
+    if (inflicts("flip-shard")) p.worker_command.insert(p.worker_command.end(), {"--audit", "1"});
     p.coordinator_command = {program,
                              "coordinator",
                              "--run",

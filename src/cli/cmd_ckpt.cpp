@@ -211,15 +211,21 @@ void add_ckpt(Command& app) {
   Command* show_cmd = add_with_path(ckpt, "show", "Step, hashes, tensors", o, kAnyCheckpoint);
   show_cmd->add_flag("--tensors", o->tensors, "List every tensor");
   show_cmd->callback([o] { show(*o); });
+  show_cmd->footer(
+      "Examples:\n  stoker ckpt show runs/demo\n  stoker ckpt show runs/demo/checkpoints/step-00000200 "
+      "--tensors");
   add_with_path(ckpt, "verify", "Read every byte and compare with the hashes", o, kAnyCheckpoint)
-      ->callback([o] { verify(*o); });
+      ->callback([o] { verify(*o); })
+      ->footer("Example:\n  stoker ckpt verify runs/demo/checkpoints/step-00000200");
   add_with_path(ckpt, "list", "The committed checkpoints of a run", o, "A run's directory or its checkpoints")
-      ->callback([o] { list(*o); });
+      ->callback([o] { list(*o); })
+      ->footer("Example:\n  stoker ckpt list runs/demo");
   for (const bool pin : {true, false}) {
     Command* cmd = ckpt->add_subcommand(
         pin ? "pin" : "unpin", pin ? "Keep the checkpoint of a step for ever" : "Let it be replaced again");
     cmd->add_option("PATH", o->path, "A run's directory or its checkpoints")->required();
-    cmd->add_option("STEP", o->step)->required();
+    cmd->add_option("STEP", o->step, "Of the checkpoint, as `stoker ckpt list` names it")->required();
+    cmd->footer(fmt::format("Example:\n  stoker ckpt {} runs/demo 200", pin ? "pin" : "unpin"));
     cmd->callback([o, pin] {
       checkpoint::Store store = store_at(o->path);
       pin ? store.pin(o->step) : store.unpin(o->step);
@@ -230,6 +236,7 @@ void add_ckpt(Command& app) {
   import_cmd->add_option("--out", o->out, "Directory for the checkpoint")->required();
   import_cmd->callback(
       [o] { report(import_hugging_face(io::real_file_system(), o->path, o->out), o->json); });
+  import_cmd->footer("Example:\n  stoker ckpt import Qwen2.5-0.5B --out start");
   Command* export_cmd =
       add_with_path(ckpt, "export", "Make a Hugging Face directory from a checkpoint", o, kAnyCheckpoint);
   export_cmd->add_option("--out", o->out, "Directory to make; must not exist")->required();
@@ -238,6 +245,7 @@ void add_ckpt(Command& app) {
   export_cmd->add_option("--max-file-gb", o->max_file_gb, "Shard above this many GB")
       ->capture_default_str()
       ->positive();
+  export_cmd->footer("Example:\n  stoker ckpt export runs/demo --out model --dtype bfloat16");
   export_cmd->callback([o] {
     report(export_hugging_face(io::real_file_system(), o->path, o->out,
                                {o->dtype, static_cast<uint64_t>(o->max_file_gb * 1e9)}),

@@ -191,6 +191,7 @@ void add_data_build(Command& data) {
   report->callback([flags] { run_report(flags->directory, flags->json, flags->html); });
 
   auto* label = data.add_subcommand("label", "Label documents with a classifier of your own");
+  label->footer("Example:\n  stoker data label train examples.jsonl -o topic.labels");
   label->require_subcommand(1, 1);
   auto* train = label->add_subcommand("train", "Train a linear text classifier on examples");
   train->add_option("examples", flags->input, "JSON lines {\"text\", \"label\"}")->required();

@@ -39,6 +39,7 @@ void add_levers(Command& plan) {
   auto* cmd = plan.add_subcommand("levers",
                                   "What each known saving would change: precision, overlap, power caps ...");
   auto o = add_plan_options(*cmd, true);
+  cmd->footer("Example: stoker plan levers recipes/plan/llama3_8b_h100.toml");
   cmd->callback([o] {
     const Assessment a = assess(plan_request(*o), assess_options(*o));
     const std::vector<Lever> found = levers(a);
@@ -56,6 +57,7 @@ void add_figures(Command& plan) {
   auto* cmd = plan.add_subcommand("figures", "Every assumed figure: range, unit, kind, date and source");
   auto as_json = std::make_shared<bool>(false);
   cmd->add_flag("--json", *as_json, "Print JSON (docs/json.md)");
+  cmd->footer("Example: stoker plan figures --json");
   cmd->callback([as_json] {
     const FigureBook book = FigureBook::built_in();
     nlohmann::json rows = nlohmann::json::array();

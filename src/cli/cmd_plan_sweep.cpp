@@ -67,6 +67,7 @@ void add_plan_compare(Command& plan) {
   auto o = add_plan_options(*cmd, true);
   auto with = std::make_shared<std::vector<std::string>>();
   cmd->add_option("--with", *with, "More hardware to compare: h200:512 (repeat)");
+  cmd->footer("Example: stoker plan compare recipes/plan/gpt3_175b_a100.toml --with h100:1024");
   cmd->callback([o, with] {
     const PlanRequest request = plan_request(*o);
     std::vector<std::string> all{request.on};
@@ -137,6 +138,7 @@ void add_plan_scale(Command& plan) {
   cmd->add_option("--from", *from, "Fewest accelerators")->capture_default_str();
   cmd->add_option("--to", *to, "Most accelerators; doubles in between")->capture_default_str();
   cmd->add_option("--sizes", *sizes, "Sweep llama-shaped models of these parameters instead")->delimiter(',');
+  cmd->footer("Example: stoker plan scale recipes/plan/llama3_8b_h100.toml --from 64 --to 1024");
   cmd->callback([o, from, to, sizes] {
     const PlanRequest request = plan_request(*o);
     json rows = json::array();
@@ -201,6 +203,7 @@ void add_plan_search(Command& plan) {
   cmd->add_option("--from", *from, "Fewest accelerators")->capture_default_str();
   cmd->add_option("--to", *to, "Most accelerators; doubles in between")->capture_default_str();
   cmd->add_option("--with", *with, "More kinds of hardware: h200 (repeat)");
+  cmd->footer("Example: stoker plan search recipes/plan/llama3_8b_h100.toml --with h200 --from 64 --to 1024");
   cmd->callback([o, from, to, with] {
     const PlanRequest request = plan_request(*o);
     std::vector<std::string> kinds{request.on};

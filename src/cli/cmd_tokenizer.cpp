@@ -222,6 +222,10 @@ Command* with_tokenizer(Command* cmd, const std::shared_ptr<Flags>& flags) {
 
 void add_data_tokenizer(Command& data_parent) {
   auto* parent = data_parent.add_subcommand("tokenizer", "Train a tokenizer; encode, decode, show");
+  parent->footer(
+      "Examples:\n"
+      "  stoker data tokenizer train corpus.txt -o tokenizer --vocab-size 32768\n"
+      "  echo Hello | stoker data tokenizer encode -t tokenizer -");
   parent->require_subcommand(1, 1);
   auto flags = std::make_shared<Flags>();
 

@@ -1,5 +1,6 @@
-#include <fmt/core.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -49,6 +50,9 @@ std::shared_ptr<data::Loader> held_out(const train::Recipe& r, std::string* toke
       *tokenizer_json = io::read_text(urls, dataset.path_of(tokenizer));
     path = train::eval_dataset(r, urls);
   });
+  if (path.empty() && r.eval_split != train::Recipe().eval_split)
+    fail(ErrorKind::kUsage,
+         "data.eval_split is \"{}\", but no dataset of the recipe has a split of that name", r.eval_split);
   if (path.empty()) return nullptr;
   o.cache_directory = r.data.cache_directory;
   o.cache_bytes = r.data.cache_bytes;
@@ -65,6 +69,7 @@ struct DataPlan {
     try {
       feed = std::make_unique<data::Feed>(io::real_file_system(), train::feed_options(r));
       samples = static_cast<uint64_t>(r.steps * r.global_batch);
+      train::check_vocabulary(r, *feed);
       static_cast<void>(held_out(r, nullptr));
     } catch (const Error& e) {
       problem = e.what();
@@ -98,7 +103,7 @@ struct DataPlan {
   }
   void print(const train::Recipe& r) const {
     if (!problem.empty()) {
-      fmt::print("data        {}: {}\n", feed ? "NOT USABLE" : "not there", problem);
+      fmt::print("data        NOT USABLE: {}\n", problem);
       return;
     }
     const auto batch = static_cast<uint64_t>(r.global_batch);
@@ -160,7 +165,7 @@ void dry_run(const train::Recipe& r, const Flags& f) {
   data.print(r);
   fmt::print("memory      {}\n", human_bytes(static_cast<double>(plan.total())));
   for (const auto& row : plan.rows)
-    fmt::print("  {:<24} {:>10}\n", row.what, human_bytes(static_cast<double>(row.bytes)));
+    fmt::print("  {:<30} {:>10}\n", row.what, human_bytes(static_cast<double>(row.bytes)));
 }
 
 train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
@@ -176,6 +181,10 @@ train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
 }
 
 void run(const Flags& f) {
+  constexpr std::string_view kTransports[] = {"auto", "shm", "tcp", "gloo"};
+  if (std::find(std::begin(kTransports), std::end(kTransports), f.transport) == std::end(kTransports))
+    fail(ErrorKind::kUsage, "--transport is '{}': expected one of {}", f.transport,
+         fmt::join(kTransports, ", "));
   const train::Recipe recipe = train::load_recipe(f.recipe, f.set);
   if (recipe.threads) set_compute_threads(recipe.threads);
   if (f.dry_run) return dry_run(recipe, f);
@@ -202,7 +211,7 @@ void run(const Flags& f) {
   const size_t said = workers.team ? 0 : train::memory_plan(recipe).total();
   if (f.json) {
     nlohmann::json j{{"steps", s.steps},
-                     {"loss", s.loss},
+                     {"loss", s.first_step == s.steps ? nlohmann::json() : nlohmann::json(s.loss)},
                      {"seconds", s.seconds},
                      {"tokens_per_s", s.tokens_per_s},
                      {"mfu", s.mfu},
@@ -236,7 +245,8 @@ void add_train(Command& app) {
   auto f = std::make_shared<Flags>();
   cmd->add_option("recipe", f->recipe, "The run as TOML (docs/recipe.md)")->required();
   cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")->one_each();
-  cmd->add_option("--kernel", f->kernels, "Force candidates: op=candidate,... (part of the run's identity)");
+  cmd->add_option("--kernel", f->kernels, "Force candidates: op=candidate,... (part of the run's identity)")
+      ->one_each();
   cmd->add_flag("--dry-run", f->dry_run,
                 "Print parameters, memory, steps and what is taken of which data; allocate nothing");
   cmd->add_option("--workers", f->workers,

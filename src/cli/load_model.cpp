@@ -7,10 +7,14 @@
 namespace stoker::cli {
 namespace {
 
-// An empty model of this configuration.
+// An empty model of this configuration. Small GPT-2 models often carry the published one's 50256 as begin and end of text:
+// a token that the model has no row for is none.
 LoadedModel prepare(const HfConfig& config, const std::string& source, Precision precision) {
-  return {std::make_unique<nn::ParameterStore>(config.model, precision, false), "", source, config.bos_token,
-          config.eos_token};
+  const auto known = [&](const std::optional<int64_t>& token) {
+    return token && *token >= 0 && *token < config.model.vocab ? token : std::nullopt;
+  };
+  return {std::make_unique<nn::ParameterStore>(config.model, precision, false), "", source,
+          known(config.bos_token), known(config.eos_token)};
 }
 
 LoadedModel from_hugging_face(const std::string& path, Precision precision, io::FileSystem& fs) {

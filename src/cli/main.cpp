@@ -18,6 +18,16 @@ int run(int argc, char** argv) {
   using namespace stoker::cli;
   Command app{"Stoker: an AI training factory in one program"};
   app.require_subcommand(1, 1);
+  app.footer(
+      "Examples, from text to a model:\n"
+      "  stoker data prepare docs/ --out docs.stk --vocab-size 4096 --held-out 0.02\n"
+      "  stoker train recipe.toml\n"
+      "  stoker eval run --data docs.stk\n"
+      "  stoker sample run --prompt \"The\"\n"
+      "  stoker ckpt export run --out model\n"
+      "stoker COMMAND --help has examples of each. Exit codes: 0 done, 64 usage, 65 data, 69 a worker is "
+      "gone, 70 bug,\n"
+      "71 device or memory, 74 storage, 75 stopped (the same command continues), 76 numbers diverged");
   add_data(app);
   add_ckpt(app);
   add_doctor(app);

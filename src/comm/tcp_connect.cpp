@@ -172,11 +172,13 @@ std::vector<Line> connect_all(const TcpGroup& group, Rendezvous& rendezvous, dou
   for (size_t r = 0; r < me; ++r) {
     const net::Address address = net::parse_address(rendezvous.get(key(r), deadline_s));
     for (const uint32_t kind : {uint32_t{0}, kWord}) {
-      std::string why;
+      std::string why, why_now;
       Descriptor& made = kind == 0 ? out[r].data : out[r].word;
       for (;;) {
-        made = dial(group, address, static_cast<int>(r), kind, deadline_s, &why);
+        made = dial(group, address, static_cast<int>(r), kind, deadline_s, &why_now);
         if (made.get() >= 0) break;
+        // A try that the deadline cut short says less than one that came to its end before.
+        if (why.empty() || monotonic_s() < deadline_s) why = why_now;
         if (monotonic_s() + kRetry_s >= deadline_s)
           throw PeerError(
               static_cast<int>(r),

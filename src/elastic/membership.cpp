@@ -14,6 +14,8 @@ constexpr double kGatePatience_s = 1;  // how long one that holds the others up 
 constexpr size_t kEventsKept = 4096;
 constexpr double kZombiesHear_s = 2;  // how long until workers of another attempt know that they are out
 constexpr double kOwnSleep_s = 0.5;   // ticks come many times a second
+constexpr double kStandstill_s = 1;   // from here on deadlines of collectives may have passed in it
+constexpr double kAftermath_s = 3;    // how long after it they are accused of it
 
 json to_json(const WorkerInfo& who) {
   return {{"worker", who.worker},
@@ -268,6 +270,14 @@ void Membership::judge_waiting(bool all_are_here) {
   if (judged_ || accusers_.empty() || (!all_are_here && clock_.now_s() - broken_since_s_ < kGatePatience_s))
     return;
   judged_ = true;
+  if (stood_still_s_ > 0 && clock_.now_s() - awake_since_s_ < kAftermath_s) {
+    record(
+        "standstill", nullptr,
+        fmt::format("the coordinator stood still for {:.1f} s, and deadlines passed in generation {}: nobody "
+                    "is to blame where the whole machine slept or was paused",
+                    stood_still_s_, generation_));
+    return;
+  }
   std::map<int, Standing> standings;
   std::map<int, Worker*> member;
   for (auto& [name, w] : workers_) {
@@ -324,6 +334,7 @@ void Membership::judge_speed() {
 
 void Membership::accuse(const std::string& worker, uint64_t generation, const std::string& accused,
                         const std::string& what, bool ended) {
+  notice_standstill();  // who wakes first speaks first
   Worker* by = find(worker);
   Worker* w = find(accused);
   if (by == nullptr || by->life == Life::kGone || generation != generation_) return;
@@ -398,16 +409,20 @@ void Membership::note(const std::string& kind, const std::string& worker, const 
   record(kind, find(worker), text);
 }
 
-void Membership::tick() {
-  const double now = clock_.now_s();
-  // When the judge itself slept (a paused machine, a starved process) nobody could be heard: that time does not count.
-  const double slept = last_tick_s_ ? now - *last_tick_s_ : 0;
-  last_tick_s_ = now;
+// When the judge itself stood still (a paused machine, a starved process) nobody could be heard: that time does not count.
+void Membership::notice_standstill() {
+  const double now = clock_.now_s(), slept = last_awake_s_ ? now - *last_awake_s_ : 0;
+  last_awake_s_ = now;
   if (!finished_ && !workers_.empty()) account_s_[broken_ ? lost_to_ : "training"] += slept;
-  if (slept > kOwnSleep_s) {
-    for (auto& [name, w] : workers_) w.last_heard_s += slept;
-    broken_since_s_ = std::min(now, broken_since_s_ + slept);
-  }
+  if (slept <= kOwnSleep_s) return;
+  for (auto& [name, w] : workers_) w.last_heard_s = std::min(now, w.last_heard_s + slept);
+  broken_since_s_ = std::min(now, broken_since_s_ + slept);
+  if (slept > kStandstill_s) stood_still_s_ = slept, awake_since_s_ = now;
+}
+
+void Membership::tick() {
+  notice_standstill();
+  const double now = clock_.now_s();
   for (auto& [name, w] : workers_) {
     if (w.life == Life::kGone) continue;
     const double quiet = now - w.last_heard_s;

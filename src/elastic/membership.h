@@ -11,6 +11,8 @@
 //              waits for data); link: blamed in kBlames generations without a finished step between;
 //              slow: more than straggler_factor x the median compute time for straggler_steps steps (named,
 //              not evicted)
+// Standstill   where the coordinator itself stood still (a machine that slept, a paused virtual machine) nobody was heard and everybody's
+//              deadlines have passed: that time counts against nobody, and accusations that come right after it accuse nobody
 // Ranks        survivors keep their order, newcomers follow in the order of joining
 // Persistence  save/load carry run, generation, members, fences and target; a coordinator that comes back
 // waits for the
@@ -63,7 +65,7 @@ struct Event {
   int64_t number = 0;
   double unix_s = 0;
   std::string
-      kind;  // joined formed ended silent stuck accused blamed link slow fenced-call released left finished scale stop note
+      kind;  // joined formed ended silent stuck accused blamed standstill link slow fenced-call released left finished scale stop note
   std::string worker, host, phase, last_call, text;
   int64_t pid = 0;
   int rank = -1;
@@ -154,6 +156,7 @@ class Membership {
   void try_form();
   void judge_speed();
   void judge_waiting(bool all_are_here);
+  void notice_standstill();
   std::vector<Worker*> live();
   Event& record(const std::string& kind, const Worker* w, const std::string& text);
 
@@ -172,7 +175,8 @@ class Membership {
   std::map<std::string, double> account_s_;  // wall time: "training", or what kept the run from it
   std::string lost_to_ = "start-up";
   std::deque<Event> events_;
-  std::optional<double> last_tick_s_;
+  std::optional<double> last_awake_s_;
+  double stood_still_s_ = 0, awake_since_s_ = 0;  // the last time that this process stood still; 0: never
   int64_t next_event_ = 1;
   int64_t next_join_ = 0;
   bool stopping_ = false, finished_ = false;

@@ -165,6 +165,30 @@ TEST(Membership, WhoHoldsTheOthersUpAndDoesNotComeIsBlamedBeforeItIsStuck) {
   EXPECT_NE(run.last_event("blamed").find("host-c"), std::string::npos) << run.last_event("blamed");
 }
 
+// The laptop slept: everybody's deadline has passed, and who wakes first accuses an innocent.
+TEST(Membership, AMachineThatStoodStillIsNobodysFault) {
+  World run(2);
+  for (const char* n : {"a", "b"}) run.arrive(n);
+  const auto accuse_after = [&](double pause_s) {
+    run.pass_time(1, {"a", "b"});
+    run.clock.now += pause_s;
+    const uint64_t generation = run.membership.generation();
+    run.membership.accuse("a", generation, "b", "gave no answer before the deadline");
+    run.arrive("a", generation, {1, 4, 60, {0, 4}});
+    run.arrive("b", generation, {-1, -1, 0, {4, 0}});
+    run.membership.tick();
+  };
+  accuse_after(60);
+  EXPECT_EQ(run.last_event("blamed"), "");
+  EXPECT_EQ(run.last_event("silent"), "");
+  EXPECT_NE(run.last_event("standstill").find("stood still for 60"), std::string::npos)
+      << run.last_event("standstill");
+  EXPECT_EQ(run.membership.gate("a").members.size(), 2u);
+  run.pass_time(5, {"a", "b"});
+  accuse_after(0.25);  // a while later deadlines count again
+  EXPECT_NE(run.last_event("blamed").find("host-b"), std::string::npos) << run.last_event("blamed");
+}
+
 TEST(Blame, OfSeveralLossesTheRankThatHasAPartInMost) {
   const std::map<int, Standing> half_open{
       {0, {1, 5, 2, {0, 6, 6}}}, {1, {2, 5, 2, {6, 0, 6}}}, {2, {1, 5, 2, {6, 6, 0}}}};

@@ -234,7 +234,7 @@ double TransformerChunk::head(const MicroBatch& b, bool gradients, float grad_sc
   const int64_t tokens = options_.rows * options_.length, chunk = m_.logits.shape[0];
   STOKER_CHECK(static_cast<int64_t>(b.targets.size()) == tokens);
   const TensorView targets = view_of(const_cast<int32_t*>(b.targets.data()), {tokens});
-  if (options_.split_rows) peers_.tensor->gather_rows(m_.y_final, m_.y_head);
+  if (options_.split_rows) peers_.tensor->gather_rows(m_.y_final, m_.y_head, {});
   const TensorView dy_all = vocabulary_ ? m_.scratch.partial : m_.scratch.dy;
   for (int64_t begin = 0; begin < tokens; begin += chunk) {
     const int64_t end = std::min(tokens, begin + chunk);
@@ -252,7 +252,7 @@ double TransformerChunk::head(const MicroBatch& b, bool gradients, float grad_sc
     ops::linear_backward_weight(context_, {loss.dlogits, y, head_.grad, {}});
     ops::linear_backward_input(context_, {loss.dlogits, head_.compute, dy_all.slice_rows(begin, end)});
   }
-  if (vocabulary_ && gradients) peers_.tensor->sum(m_.scratch.partial, {}, m_.scratch.dy);
+  if (vocabulary_ && gradients) peers_.tensor->sum(m_.scratch.partial, {}, {}, {}, m_.scratch.dy);
   double sum = 0;
   for (int64_t i = 0; i < tokens; ++i) sum += static_cast<double>(m_.losses.as<float>()[i]);
   return sum;
@@ -325,7 +325,7 @@ std::span<const int32_t> TransformerChunk::looked_up(std::span<const int32_t> to
 // As above for the tokens that this worker has; positions, which all have, first and from all rows.
 void TransformerChunk::slice_backward(const MicroBatch& b, TensorView positions, TensorView dpositions) {
   TensorView g = m_.g;
-  if (options_.split_rows) peers_.tensor->gather_rows(m_.g, g = m_.scratch.whole);
+  if (options_.split_rows) peers_.tensor->gather_rows(m_.g, g = m_.scratch.whole, {});
   if (positions)  // a table of their own, looked up by position
     ops::embedding_backward(context_, {positions, g, dpositions, {}, {}});
   const auto tokens = vocabulary_->own_tokens(b.tokens);

@@ -3,6 +3,8 @@
 // parallel, which knows the wires. All members of a group call the same functions in the same order.
 #pragma once
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <span>
 
 #include "ops/attention.h"
@@ -12,14 +14,24 @@ namespace stoker::nn {
 
 // Workers that share the width of a layer (heads, hidden units, vocabulary). Without split_rows each has the whole residual stream;
 // with it (sequence parallel) worker t has the rows [t R/n, (t+1) R/n) of the stream and of the norms between the products.
+// Messages move beside the work that the caller hands in; what it is given as an empty function is left out.
 class TensorPeers {
  public:
+  using Rows = std::function<void(int64_t begin, int64_t end)>;
+  using Work = std::function<void()>;
   virtual ~TensorPeers() = default;
   virtual TensorPlace place() const = 0;
   virtual bool splits_rows() const = 0;
   // out = the sum of everybody's partial (f32 [R,D], scratch afterwards), plus bias, rounded once: all rows, or this worker's.
-  virtual void sum(TensorView partial, TensorView bias, TensorView out) = 0;
-  virtual void gather_rows(TensorView mine, TensorView all) = 0;
+  // make fills rows of partial, one worker's at a time and this one's last: what others need leaves at once. beside is done before
+  // this worker waits.
+  virtual void sum(TensorView partial, const Rows& make, const Work& beside, TensorView bias,
+                   TensorView out) = 0;
+  // all = everybody's mine. use is told of rows as they come, one worker's at a time and this one's first.
+  virtual void gather_rows(TensorView mine, TensorView all, const Rows& use) = 0;
+  // The same in two halves; between them no other gathering of rows.
+  virtual void send_rows(TensorView mine, TensorView all) = 0;
+  virtual void await_rows() = 0;
   virtual void gather(std::span<const std::byte> mine, std::span<std::byte> all) = 0;  // by rank
   virtual void sum(std::span<float> partial) = 0;  // in place, the same on all
 };

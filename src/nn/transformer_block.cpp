@@ -108,6 +108,7 @@ BlockScratch take_scratch(Arena& arena, const ModelSpec& s, const BlockShape& b)
   if (b.tensor > 1) v.partial = arena.take({n.tokens, n.hidden}, Dtype::kF32);
   if (b.split_rows) v.whole = arena.take({n.tokens, n.hidden}, b.dtype);
   if (!b.training) return v;
+  if (b.split_rows) v.whole_y = arena.take({n.tokens, n.hidden}, b.dtype);
   v.dy = arena.take({n.residual, n.hidden}, b.dtype);
   v.dattended = arena.take({b.rows, b.length, s.heads, s.head_dim}, b.dtype);
   v.dqkv = arena.take({b.rows, b.length, s.heads + 2 * s.kv_heads, s.head_dim}, b.dtype);
@@ -141,27 +142,68 @@ bool partial_gradient(const ParameterRow& row, bool split_rows) {
                         (row.role == ParameterRole::kBias && row.name.find(".ln_") != std::string::npos));
 }
 
-// All rows of a matrix of which this worker has some.
-TensorView TransformerBlock::whole(TensorView rows, const BlockScratch& s) const {
-  if (!shape_.split_rows) return rows;
-  peers_.tensor->gather_rows(rows, s.whole);
-  return s.whole;
+namespace {
+
+TensorView flat(TensorView v, int64_t width) { return v.reshaped({v.count() / width, width}); }
+
+}  // namespace
+
+void TransformerBlock::project(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x,
+                               TensorView y, const BlockScratch& s) const {
+  if (!shape_.split_rows) return linear(context, weight, bias, x, y);
+  const TensorView out = flat(y, weight.value.shape[0]);
+  peers_.tensor->gather_rows(x, s.whole, [&](int64_t begin, int64_t end) {
+    linear(context, weight, bias, s.whole.slice_rows(begin, end), out.slice_rows(begin, end));
+  });
 }
 
-// Into the residual stream, from the heads or hidden units that this worker has.
+// From the heads or hidden units that this worker has.
 void TransformerBlock::project_back(ops::Context& context, const Weight& weight, const Weight& bias,
                                     TensorView x, const BlockScratch& s) const {
   if (!peers_.tensor) return linear(context, weight, bias, x, s.delta);
-  linear(context, weight, {}, x, s.partial);
-  peers_.tensor->sum(s.partial, bias.value, s.delta);
+  const TensorView in = flat(x, weight.value.shape[1]);
+  const auto make = [&](int64_t begin, int64_t end) {
+    linear(context, weight, {}, in.slice_rows(begin, end), s.partial.slice_rows(begin, end));
+  };
+  peers_.tensor->sum(s.partial, make, {}, bias.value, s.delta);
 }
 
-// Of the norms' outputs, that every worker's heads or hidden units have read.
+// Of a norm's output, which every worker's heads or hidden units have read.
 void TransformerBlock::project_gradient(ops::Context& context, const Weight& weight, TensorView dy,
-                                        const BlockScratch& s) const {
-  if (!peers_.tensor) return linear_backward_input(context, weight, dy, s.dy);
-  linear_backward_input(context, weight, dy, s.partial);
-  peers_.tensor->sum(s.partial, {}, s.dy);
+                                        const BlockScratch& s, const TensorPeers::Work& beside) const {
+  if (!peers_.tensor) {
+    linear_backward_input(context, weight, dy, s.dy);
+    return beside();
+  }
+  const TensorView in = flat(dy, weight.value.shape[0]);
+  const auto make = [&](int64_t begin, int64_t end) {
+    linear_backward_input(context, weight, in.slice_rows(begin, end), s.partial.slice_rows(begin, end));
+  };
+  peers_.tensor->sum(s.partial, make, beside, {}, s.dy);
+}
+
+// Returns all rows of dy.
+TensorView TransformerBlock::project_back_gradient(ops::Context& context, const Weight& weight, TensorView dy,
+                                                   TensorView dx, const BlockScratch& s) const {
+  if (!shape_.split_rows) {
+    linear_backward_input(context, weight, dy, dx);
+    return dy;
+  }
+  const TensorView out = flat(dx, weight.value.shape[1]);
+  peers_.tensor->gather_rows(dy, s.whole, [&](int64_t begin, int64_t end) {
+    linear_backward_input(context, weight, s.whole.slice_rows(begin, end), out.slice_rows(begin, end));
+  });
+  return s.whole;
+}
+
+// All rows of a matrix of which this worker has some, in two halves.
+void TransformerBlock::send_rows(TensorView rows, const BlockScratch& s) const {
+  if (shape_.split_rows) peers_.tensor->send_rows(rows, s.whole_y);
+}
+TensorView TransformerBlock::await_rows(TensorView rows, const BlockScratch& s) const {
+  if (!shape_.split_rows) return rows;
+  peers_.tensor->await_rows();
+  return s.whole_y;
 }
 
 void TransformerBlock::norm(ops::Context& context, const Weight& gain, const Weight& bias, TensorView x,
@@ -194,7 +236,7 @@ void TransformerBlock::activate(ops::Context& context, const BlockSaved& v) cons
 
 void TransformerBlock::attention_part(ops::Context& context, const BlockPlace& place, const BlockSaved& v,
                                       const BlockScratch& s) const {
-  linear(context, w_.qkv, w_.qkv_bias, whole(v.y1, s), v.qkv);
+  project(context, w_.qkv, w_.qkv_bias, v.y1, v.qkv, s);
   if (place.rope_table) {
     ops::RopeForward rope{v.qkv,           place.positions, place.rope_table,
                           spec_.heads,     spec_.kv_heads,  w_.q_gain.value,
@@ -216,7 +258,7 @@ void TransformerBlock::forward(ops::Context& context, TensorView x, TensorView d
   attention_part(context, place, v, scratch);
   project_back(context, w_.out, w_.out_bias, v.attended, scratch);
   norm(context, w_.norm2, w_.norm2_bias, v.x1, scratch.delta, v.x2, v.y2, v.rstd2, v.mean2);
-  linear(context, w_.up, w_.up_bias, whole(v.y2, scratch), v.up);
+  project(context, w_.up, w_.up_bias, v.y2, v.up, scratch);
   activate(context, v);
   project_back(context, w_.down, w_.down_bias, v.active, scratch);
 }
@@ -230,24 +272,27 @@ void TransformerBlock::backward(ops::Context& context, TensorView g, const Block
     norm(context, w_.norm2, w_.norm2_bias, v.x2, {}, {}, v.y2, v.rstd2, v.mean2);
     activate(context, v);
   }
-  const auto weights = [&](const Weight& weight, const Weight& bias, TensorView x, TensorView dy,
-                           TensorView keep) {
+  // Of the matrices that lead back into the stream and those that lead out of it. All are made while others' gradients are on their way.
+  const auto back_weights = [&](const Weight& weight, const Weight& bias, TensorView x, TensorView dy,
+                                TensorView keep) {
     if (!stash) linear_backward_weight(context, weight, bias, x, dy);
-    else if (keep) std::memcpy(keep.data, dy.data, dy.bytes());
+    else std::memcpy(keep.data, dy.data, dy.bytes());
+  };
+  const auto out_weights = [&](const Weight& weight, const Weight& bias, TensorView x, TensorView dy) {
+    if (!stash) linear_backward_weight(context, weight, bias, await_rows(x, s), dy);  // else dy stays
   };
   const auto form =
       spec_.activation == ActivationKind::kSwiGlu ? ops::ActivationForm::kSwiGlu : ops::ActivationForm::kGelu;
-  TensorView all = whole(g, s);
-  linear_backward_input(context, w_.down, all, s.dactive);
-  weights(w_.down, w_.down_bias, v.active, all, stash.g_down);
+  TensorView all = project_back_gradient(context, w_.down, g, s.dactive, s);
+  if (!stash) send_rows(v.y2, s);
   ops::activation_backward(context, {form, v.up, s.dactive, v.up});
-  project_gradient(context, w_.up, v.up, s);
-  if (!stash) weights(w_.up, w_.up_bias, whole(v.y2, s), v.up, {});  // else v.up and v.y2 stay
+  project_gradient(context, w_.up, v.up, s, [&] {
+    back_weights(w_.down, w_.down_bias, v.active, all, stash.g_down);
+    out_weights(w_.up, w_.up_bias, v.y2, v.up);
+  });
   norm_backward(context, w_.norm2, w_.norm2_bias, v.x2, v.rstd2, v.mean2, s.dy, g);
 
-  all = whole(g, s);
-  linear_backward_input(context, w_.out, all, s.dattended);
-  weights(w_.out, w_.out_bias, v.attended, all, stash.g_out);
+  all = project_back_gradient(context, w_.out, g, s.dattended, s);
   const TensorView dqkv = stash ? stash.dqkv : s.dqkv;
   const float scale = 1 / std::sqrt(static_cast<float>(spec_.head_dim));
   const ops::AttentionBackward attention{
@@ -261,17 +306,22 @@ void TransformerBlock::backward(ops::Context& context, TensorView g, const Block
                         w_.k_gain.value, v.raw, v.qk_rstd, w_.q_gain.grad, w_.k_gain.grad});
   if (shape_.recompute == Recompute::kSelective)
     norm(context, w_.norm1, w_.norm1_bias, v.x1, {}, {}, v.y1, v.rstd1, v.mean1);
-  project_gradient(context, w_.qkv, dqkv, s);
-  if (!stash) weights(w_.qkv, w_.qkv_bias, whole(v.y1, s), dqkv, {});  // else it is in the stash
+  if (!stash) send_rows(v.y1, s);
+  project_gradient(context, w_.qkv, dqkv, s, [&] {
+    back_weights(w_.out, w_.out_bias, v.attended, all, stash.g_out);
+    out_weights(w_.qkv, w_.qkv_bias, v.y1, dqkv);
+  });
   norm_backward(context, w_.norm1, w_.norm1_bias, v.x1, v.rstd1, v.mean1, s.dy, g);
 }
 
 void TransformerBlock::backward_weights(ops::Context& context, const BlockSaved& v, const BlockScratch& s,
                                         const BlockStash& stash) const {
+  send_rows(v.y2, s);
   linear_backward_weight(context, w_.down, w_.down_bias, v.active, stash.g_down);
-  linear_backward_weight(context, w_.up, w_.up_bias, whole(v.y2, s), v.up);
+  linear_backward_weight(context, w_.up, w_.up_bias, await_rows(v.y2, s), v.up);
+  send_rows(v.y1, s);
   linear_backward_weight(context, w_.out, w_.out_bias, v.attended, stash.g_out);
-  linear_backward_weight(context, w_.qkv, w_.qkv_bias, whole(v.y1, s), stash.dqkv);
+  linear_backward_weight(context, w_.qkv, w_.qkv_bias, await_rows(v.y1, s), stash.dqkv);
 }
 
 }  // namespace stoker::nn

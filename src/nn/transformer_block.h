@@ -9,7 +9,8 @@
 // Backward     takes g = dLoss/d(x2 + delta') and turns it in place into dLoss/d(x + delta); weight gradients are added to.
 //              With a BlockStash the gradients of the matrices wait for backward_weights(): the same bits, later
 // Shared       with TensorPeers the block has its heads and hidden units only (spec/tensor_share.h); what the output products make is
-//              summed, in f32 and rounded once, and so are the input gradients of the others. With SequencePeers attention is theirs.
+//              summed, in f32 and rounded once, and so are the input gradients of the others; the weights' gradients are made while
+//              those are on their way. With SequencePeers attention is theirs.
 //              Gradients of gains over rows that this worker alone has seen are left for the caller to sum (partial_gradient())
 #pragma once
 #include "nn/parameter_store.h"
@@ -32,7 +33,7 @@ struct BlockScratch {
   TensorView delta;                         // forward's second output
   TensorView dy, dattended, dqkv, dactive;  // backward
   TensorView partial;                       // with TensorPeers: f32, before the sum
-  TensorView whole;                         // rows of all, where they are split
+  TensorView whole, whole_y;  // rows of all, where they are split: of what is used at once, and later
 };
 
 // What backward_weights() needs beyond BlockSaved, so that a pipeline can put it off. Empty: weights at once.
@@ -92,10 +93,17 @@ class TransformerBlock {
                      TensorView mean, TensorView dy, TensorView g) const;
   void activate(ops::Context&, const BlockSaved&) const;
   void attention_part(ops::Context&, const BlockPlace&, const BlockSaved&, const BlockScratch&) const;
-  TensorView whole(TensorView rows, const BlockScratch&) const;
+  // Out of the residual stream and back into it, and the gradients of either's input.
+  void project(ops::Context&, const Weight&, const Weight& bias, TensorView x, TensorView y,
+               const BlockScratch&) const;
   void project_back(ops::Context&, const Weight&, const Weight& bias, TensorView x,
                     const BlockScratch&) const;
-  void project_gradient(ops::Context&, const Weight&, TensorView dy, const BlockScratch&) const;
+  void project_gradient(ops::Context&, const Weight&, TensorView dy, const BlockScratch&,
+                        const TensorPeers::Work& beside) const;
+  TensorView project_back_gradient(ops::Context&, const Weight&, TensorView dy, TensorView dx,
+                                   const BlockScratch&) const;
+  void send_rows(TensorView rows, const BlockScratch&) const;
+  TensorView await_rows(TensorView rows, const BlockScratch&) const;
 
   const ModelSpec& spec_;
   BlockWeights w_;

@@ -30,7 +30,7 @@ void VocabularySlice::look_up(std::span<const int32_t> tokens, const Weight& emb
       fail(ErrorKind::kData, "token {} in row {} is outside 0..{}: the data does not belong to this model",
            tokens[r], r, vocab_ - 1);
   const bool adds_positions = position_table && peers_.place().rank == 0;  // f32 sums of two: in any order
-  parallel_for(static_cast<int64_t>(tokens.size()), [&](int64_t r) {
+  const auto row = [&](int64_t r) {
     float* to = partial.as<float>() + r * width;
     const int32_t token = tokens[static_cast<size_t>(r)];
     if (mine(token))
@@ -39,8 +39,11 @@ void VocabularySlice::look_up(std::span<const int32_t> tokens, const Weight& emb
     if (adds_positions)
       for (int64_t i = 0; i < width; ++i)
         to[i] += ops::get(position_table.compute, positions[static_cast<size_t>(r)] * width + i);
-  });
-  peers_.sum(partial, {}, out);
+  };
+  const auto rows = [&](int64_t begin, int64_t end) {
+    parallel_for(end - begin, [&](int64_t r) { row(begin + r); });
+  };
+  peers_.sum(partial, rows, {}, {}, out);
 }
 
 std::span<const int32_t> VocabularySlice::own_tokens(std::span<const int32_t> tokens) {

@@ -2,7 +2,40 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <array>
+
+#include "base/edit_distance.h"
+
 namespace stoker::ops {
+namespace {
+
+// Every name that an op gives to Context::run: what --kernel may name.
+constexpr auto kOps = std::to_array<std::string_view>({"activation_backward",
+                                                       "activation_forward",
+                                                       "adamw",
+                                                       "add_into",
+                                                       "attention_backward",
+                                                       "attention_forward",
+                                                       "attention_part_backward",
+                                                       "attention_part_forward",
+                                                       "cross_entropy",
+                                                       "embedding_backward",
+                                                       "embedding_forward",
+                                                       "linear_backward_input",
+                                                       "linear_backward_weight",
+                                                       "linear_forward",
+                                                       "norm_backward",
+                                                       "norm_forward",
+                                                       "rope_backward",
+                                                       "rope_forward",
+                                                       "round_copy",
+                                                       "sgd",
+                                                       "slice_gradient",
+                                                       "slice_softmax",
+                                                       "sum_squares"});
+
+}  // namespace
 
 Context::Context() = default;
 Context::~Context() = default;
@@ -13,8 +46,12 @@ void Context::force(std::string_view choices) {
     const std::string_view item = choices.substr(0, comma);
     const size_t equals = item.find('=');
     if (equals == std::string_view::npos || equals == 0 || equals + 1 == item.size())
-      fail(ErrorKind::kUsage, "--kernel \"{}\": expected op=candidate, for example rmsnorm=ref", item);
-    forced_[std::string(item.substr(0, equals))] = std::string(item.substr(equals + 1));
+      fail(ErrorKind::kUsage, "--kernel \"{}\": expected op=candidate, for example norm_forward=ref", item);
+    const std::string_view op = item.substr(0, equals);
+    if (std::find(std::begin(kOps), std::end(kOps), op) == std::end(kOps))
+      fail(ErrorKind::kUsage, "--kernel \"{}\": there is no op {}. Did you mean {}? Ops: {}", item, op,
+           nearest_name(op, kOps), fmt::join(kOps, ", "));
+    forced_[std::string(op)] = std::string(item.substr(equals + 1));
     choices = comma == std::string_view::npos ? std::string_view() : choices.substr(comma + 1);
   }
 }

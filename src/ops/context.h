@@ -2,8 +2,8 @@
 // Carries what every op needs besides its tensors: which candidate to use, scratch memory, and where time
 // is written.
 // Candidates   per op an ordered list, fastest first; the first that does not refuse runs; `ref` is last
-//              and always accepts. force("rmsnorm=ref") pins one (Usage error when it refuses or is
-//              unknown). The first choice per op is kept with the reasons of those that refused:
+//              and always accepts. force("norm_forward=ref") pins one (Usage error when it refuses or the
+//              op or candidate is unknown). The first choice per op is kept with the reasons of those that refused:
 //              choices().
 // Time         every op adds its wall time to its phase: op_times(); the step anatomy is made of it.
 // Devices      an op runs where its tensors are: on a CUDA device the CUDA candidates are asked instead,
@@ -53,7 +53,7 @@ class Context {
   ~Context();
   Context(const Context&) = delete;
 
-  // "op=candidate[,op=candidate]"; throws Usage when malformed.
+  // "op=candidate[,op=candidate]"; throws Usage when malformed or when there is no such op.
   void force(std::string_view choices);
   const std::map<std::string, Choice, std::less<>>& choices() const { return choices_; }
 

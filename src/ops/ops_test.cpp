@@ -560,7 +560,14 @@ TEST(Ops, Updates) {
 
 TEST(Context, ForcingSaysWhatIsWrong) {
   Context c;
-  EXPECT_THROW(c.force("rmsnorm"), Error);
+  EXPECT_THROW(c.force("norm_forward"), Error);
+  try {
+    c.force("norm_foward=ref");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(e.what()).find("Did you mean norm_forward?"), std::string::npos) << e.what();
+  }
   c.force("sum_squares=abacus");
   Memory r;
   try {

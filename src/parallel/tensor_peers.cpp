@@ -20,40 +20,107 @@ void round_rows(const float* in, const float* bias, const TensorView& out) {
 
 }  // namespace
 
-// n + 1 offsets of the workers' rows, in units of `width`.
-std::vector<size_t> CommTensorPeers::row_cuts(int64_t rows, size_t width) const {
-  std::vector<size_t> cuts;
-  for (int64_t w = 0; w <= group_.size(); ++w)
-    cuts.push_back(static_cast<size_t>(w * rows / group_.size()) * width);
-  return cuts;
+CommTensorPeers::CommTensorPeers(comm::Communicator& group, bool split_rows)
+    : group_(group),
+      split_rows_(split_rows),
+      folds_(comm::fold_plan(comm::even_spans(group.size(), group.size()), group.size())) {}
+
+size_t CommTensorPeers::memory_bytes(int64_t rows, int64_t width, int64_t workers) {
+  return static_cast<size_t>((rows + workers - 1) / workers * (workers - 1) * width) * sizeof(float);
 }
 
-void CommTensorPeers::sum(TensorView partial, TensorView bias, TensorView out) {
-  auto* data = partial.as<float>();
-  const auto spans = comm::even_spans(group_.size(), group_.size());
-  const auto cuts = row_cuts(partial.rows(), static_cast<size_t>(partial.columns()));
-  const auto count = static_cast<size_t>(partial.count());
-  const float* summed = data;
-  if (split_rows_) {
-    summed = data + cuts[static_cast<size_t>(group_.rank())];
-    group_.tree_reduce_scatter({&data, 1}, count, spans, const_cast<float*>(summed), cuts);
-  } else {
-    group_.tree_all_reduce({&data, 1}, count, spans, data, cuts);
+CommTensorPeers::Stretch CommTensorPeers::rows_of(int64_t rows, int worker) const {
+  return {worker * rows / group_.size(), (worker + 1) * rows / group_.size()};
+}
+
+void CommTensorPeers::await(std::vector<comm::Ticket>& tickets) {
+  for (const comm::Ticket& t : tickets) group_.await(t);
+  tickets.clear();
+}
+
+// A worker without rows of its own (fewer rows than workers) neither gets nor owes any.
+void CommTensorPeers::sum(TensorView partial, const Rows& make, const Work& beside, TensorView bias,
+                          TensorView out) {
+  const int64_t rows = partial.rows(), width = partial.columns();
+  const Stretch own = rows_of(rows, group_.rank());
+  STOKER_CHECK(out.columns() == width && out.rows() == (split_rows_ ? own.size() : rows), "{} into {}",
+               to_string(partial.shape), to_string(out.shape));
+  const auto share = static_cast<size_t>(own.size() * width);
+  arrived_.resize(share * static_cast<size_t>(group_.size() - 1));
+  std::vector<float*> slots(static_cast<size_t>(group_.size()));
+  std::vector<comm::Ticket> coming, going;
+  for (int hop = 1; hop < group_.size() && share > 0; ++hop) {
+    float* to = slots[static_cast<size_t>(before(hop))] =
+        arrived_.data() + static_cast<size_t>(hop - 1) * share;
+    coming.push_back(group_.post_receive(std::as_writable_bytes(std::span(to, share)), before(hop)));
   }
-  STOKER_CHECK(
-      out.columns() == partial.columns() && out.rows() * (split_rows_ ? group_.size() : 1) == partial.rows(),
-      "{} into {}", to_string(partial.shape), to_string(out.shape));
-  const float* add = bias ? bias.as<float>() : nullptr;
-  if (out.dtype == Dtype::kF32) round_rows<float>(summed, add, out);
-  else round_rows<Bf16>(summed, add, out);
+  for (int hop = 1; hop < group_.size(); ++hop) {
+    const Stretch theirs = rows_of(rows, after(hop));
+    if (theirs.size() == 0) continue;
+    if (make) make(theirs.begin, theirs.end);
+    going.push_back(group_.post_send(bytes_of(partial.slice_rows(theirs.begin, theirs.end)), after(hop)));
+  }
+  if (make && share > 0) make(own.begin, own.end);
+  if (beside) {
+    group_.poll();
+    beside();
+  }
+  await(coming);
+  const TensorView rounded = split_rows_ ? out : out.slice_rows(own.begin, own.end);
+  if (share > 0) {
+    slots[static_cast<size_t>(group_.rank())] = partial.as<float>() + own.begin * width;
+    for (const comm::Fold& f : folds_)
+      comm::add_into(slots[static_cast<size_t>(f.into)], slots[static_cast<size_t>(f.from)], share);
+    const float* add = bias ? bias.as<float>() : nullptr;
+    if (out.dtype == Dtype::kF32) round_rows<float>(slots[0], add, rounded);
+    else round_rows<Bf16>(slots[0], add, rounded);
+  }
+  await(going);
+  if (split_rows_) return;
+  send_out(out);
+  await_rows();
 }
 
-void CommTensorPeers::gather_rows(TensorView mine, TensorView all) {
+// This worker's rows of all, which are in their place.
+void CommTensorPeers::send_out(TensorView all) {
+  STOKER_CHECK(!all_, "rows are under way already");
+  all_ = all;
+  const Stretch own = rows_of(all.rows(), group_.rank());
+  for (int hop = 1; hop < group_.size(); ++hop) {
+    const Stretch theirs = rows_of(all.rows(), before(hop));
+    if (theirs.size() > 0)
+      coming_.push_back(group_.post_receive(bytes_of(all.slice_rows(theirs.begin, theirs.end)), before(hop)));
+    if (own.size() > 0)
+      going_.push_back(group_.post_send(bytes_of(all.slice_rows(own.begin, own.end)), after(hop)));
+  }
+}
+
+void CommTensorPeers::send_rows(TensorView mine, TensorView all) {
   STOKER_CHECK(mine.dtype == all.dtype && mine.count() * group_.size() == all.count());
-  const auto cuts = row_cuts(all.rows(), static_cast<size_t>(all.columns()) * dtype_size(all.dtype));
-  std::memcpy(static_cast<std::byte*>(all.data) + cuts[static_cast<size_t>(group_.rank())], mine.data,
-              mine.bytes());
-  group_.all_gather_parts(bytes_of(all), cuts);
+  const Stretch own = rows_of(all.rows(), group_.rank());
+  std::memcpy(all.slice_rows(own.begin, own.end).data, mine.data, mine.bytes());
+  send_out(all);
+}
+
+void CommTensorPeers::await_rows() {
+  await(coming_);
+  await(going_);
+  all_ = {};
+}
+
+void CommTensorPeers::gather_rows(TensorView mine, TensorView all, const Rows& use) {
+  send_rows(mine, all);
+  const auto used = [&](int worker) {
+    const Stretch theirs = rows_of(all.rows(), worker);
+    if (use) use(theirs.begin, theirs.end);
+  };
+  used(group_.rank());
+  for (int hop = 1; hop < group_.size(); ++hop) {
+    group_.await(coming_[static_cast<size_t>(hop - 1)]);
+    used(before(hop));
+  }
+  coming_.clear();
+  await_rows();
 }
 
 void CommTensorPeers::gather(std::span<const std::byte> mine, std::span<std::byte> all) {

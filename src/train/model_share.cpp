@@ -551,6 +551,9 @@ size_t ModelShare::activation_bytes(const Recipe& r, const LayoutSpec& layout, i
   for (size_t c = 0; c < chunks.size(); ++c)
     bytes += TransformerChunk::memory_bytes(share, r.precision, chunks[c],
                                             chunk_options(r, layout, plan.slots[c], splits_backward(layout)));
+  if (layout.tensor > 1)
+    bytes += parallel::CommTensorPeers::memory_bytes(r.micro_batch * r.sequence_length / layout.context,
+                                                     r.model.hidden, layout.tensor);
   if (layout.context > 1)
     bytes += parallel::RingAttention::memory_bytes(ring_shape(r, share), layout.context);
   return bytes;

@@ -5,14 +5,26 @@
 #include "ops/linear.h"
 
 namespace stoker::train {
+namespace {
+
+struct Size {
+  int64_t m, n, k;
+};
+constexpr Size kSizes[] = {{1024, 768, 2048},  {4096, 768, 768},  {1024, 768, 768},
+                           {2048, 2048, 2048}, {4096, 2304, 768}, {4096, 768, 2304}};
+
+Dtype dtype_of(Precision precision) { return precision == Precision::kBf16 ? Dtype::kBf16 : Dtype::kF32; }
+
+}  // namespace
+
+size_t peak_bytes(Precision precision) {
+  int64_t most = 0;
+  for (const Size& s : kSizes) most = std::max(most, s.m * s.k + s.n * s.k + s.m * s.n);
+  return static_cast<size_t>(most) * dtype_size(dtype_of(precision));
+}
 
 double measure_peak(ops::Context& context, Precision precision, double seconds) {
-  struct Size {
-    int64_t m, n, k;
-  };
-  constexpr Size kSizes[] = {{1024, 768, 2048},  {4096, 768, 768},  {1024, 768, 768},
-                             {2048, 2048, 2048}, {4096, 2304, 768}, {4096, 768, 2304}};
-  const Dtype dtype = precision == Precision::kBf16 ? Dtype::kBf16 : Dtype::kF32;
+  const Dtype dtype = dtype_of(precision);
   double best = 0;
   for (const Size& s : kSizes) {
     Arena arena;

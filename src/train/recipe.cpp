@@ -183,7 +183,13 @@ void read_model(Reader& r, Recipe& recipe, const std::string& name, io::FileSyst
   r.whole("model.max_positions", m.max_positions, 1, kBig);
   if (!r.has("model.kv_heads") && !m.kv_heads) m.kv_heads = m.heads;
   r.whole("model.kv_heads", m.kv_heads, 1, kBig);
-  if (!m.head_dim && m.heads) m.head_dim = m.hidden / m.heads;
+  if (!m.head_dim && m.heads) {
+    if (!r.has("model.head_dim") && m.hidden % m.heads)
+      fail(ErrorKind::kUsage,
+           "{}: model.hidden ({}) is not a multiple of model.heads ({}): change one, or give model.head_dim",
+           name, m.hidden, m.heads);
+    m.head_dim = m.hidden / m.heads;
+  }
   r.whole("model.head_dim", m.head_dim, 1, kBig);
   r.flag("model.tied_embeddings", m.tied_embeddings);
   r.flag("model.qk_norm", m.qk_norm);

@@ -31,7 +31,7 @@ Trainer::Trainer(Recipe recipe, TrainerHooks hooks, io::FileSystem& fs)
   recipe_.threads = compute_threads();  // part of the run's identity: another number sums in another order
   if (!recipe_.kernels.empty()) context_.force(recipe_.kernels);
   loader_ = std::make_unique<data::Feed>(fs_, feed_options(recipe_));
-  resolve_with_dataset(recipe_, *loader_);
+  check_vocabulary(recipe_, *loader_);
   fs_.make_dirs(recipe_.run_dir);
   if (team_) {
     fs_.make_dirs(recipe_.run_dir + "/workers");

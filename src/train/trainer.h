@@ -63,8 +63,8 @@ struct RunSummary {
   std::string checkpoint, weights_hash;
 };
 
-// Fills in what a recipe leaves to the dataset: the vocabulary.
-void resolve_with_dataset(Recipe& recipe, const data::Feed& feed);
+// Usage error: the dataset's tokenizer has tokens that the model has no rows for.
+void check_vocabulary(const Recipe& recipe, const data::Feed& feed);
 
 class Trainer {
  public:
@@ -164,6 +164,7 @@ class Trainer {
   void collect_saves(bool wait);
   void evaluate();
   void report(const StepResult& step, double seconds);
+  void log_kernels();
   checkpoint::TrainingState state() const;
 
   Recipe recipe_;
@@ -190,6 +191,7 @@ class Trainer {
   std::optional<checkpoint::ReplayRecord> recorded_;  // waits for that checkpoint to be committed
   RunSummary summary_;
   double smoothed_step_s_ = 0;
+  bool kernels_logged_ = false;
   size_t data_phase_ = 0;       // of the mixture, last written to the log
   uint64_t micro_batches_ = 0;  // of a batch, that this process computes
 

@@ -23,13 +23,14 @@ std::string first_difference(const std::string& saved, const std::string& now) {
 
 }  // namespace
 
-void resolve_with_dataset(Recipe& recipe, const data::Feed& feed) {
+void check_vocabulary(const Recipe& recipe, const data::Feed& feed) {
   const int64_t vocabulary = feed.manifest().tokenizer.vocabulary;
   if (recipe.model.vocab < vocabulary)
-    fail(ErrorKind::kUsage,
-         "model.vocab is {}, but the dataset's tokenizer has {} tokens: raise model.vocab or leave it out of "
-         "the recipe",
-         recipe.model.vocab, vocabulary);
+    fail(
+        ErrorKind::kUsage,
+        "model.vocab is {}, but the dataset's tokenizer has {} tokens: expected model.vocab to be as many or "
+        "more",
+        recipe.model.vocab, vocabulary);
 }
 
 // read(parameter, out) gives a whole row; it goes where this worker keeps it, be it a part.

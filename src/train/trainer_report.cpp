@@ -68,6 +68,14 @@ void Trainer::evaluate() {
                summary_.evaluation->bits_per_byte);
 }
 
+// Which candidate each op took, and why the faster ones refused.
+void Trainer::log_kernels() {
+  nlohmann::json ops = nlohmann::json::object();
+  for (const auto& [op, choice] : context_.choices())
+    ops[op] = {{"candidate", choice.candidate}, {"refused", choice.refusals}};
+  log_->write({{"event", "kernels"}, {"step", step_}, {"ops", ops}});
+}
+
 void Trainer::report(const StepResult& r, double seconds) {
   const double tokens = static_cast<double>(recipe_.global_batch * recipe_.sequence_length),
                rate = tokens / seconds;
@@ -89,6 +97,7 @@ void Trainer::report(const StepResult& r, double seconds) {
   for (const auto& [what, spent_s] : anatomy) known += spent_s;
   anatomy["other"] = std::max(0.0, seconds - known);
   if (team_) team_->step_took(anatomy);
+  if (!std::exchange(kernels_logged_, true)) log_kernels();
   if (!speaks()) {
     log_->write({{"event", "anatomy"}, {"step", step_}, {"time_s", seconds}, {"anatomy", anatomy}});
     return;

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -273,8 +274,8 @@ TEST_F(Law, AnyNumberOfWorkersGivesTheSameWeights) {
   for (int workers : {1, 2, 3, 4, 7, 8}) EXPECT_EQ(team(workers, {}), truth) << workers << " workers";
 }
 
-// One choice of each factor; every pair of choices that can go together is tried in some run, and with STOKER_ALL_LAYOUTS every
-// combination.
+// One choice of each factor. Every pair of choices that can go together is tried in some run; STOKER_ALL_LAYOUTS=3 tries every
+// triple, 6 (there are six factors) every combination.
 struct Choice {
   Law::Settings settings;
   int workers = 1;  // this many times as many
@@ -340,29 +341,46 @@ std::vector<Combination> combinations() {
   return out;
 }
 
-// As few as a greedy choice finds, such that every pair that occurs in `all` occurs in them.
-std::vector<Combination> pairwise(const std::vector<Combination>& all) {
-  using Pair = std::array<size_t, 4>;
-  const auto pairs = [](const Combination& c) {
-    std::vector<Pair> out;
-    for (size_t i = 0; i < c.size(); ++i)
-      for (size_t j = i + 1; j < c.size(); ++j) out.push_back({i, c[i], j, c[j]});
+// Every choice of so many positions out of six.
+std::vector<std::vector<size_t>> choose(size_t strength, size_t from, size_t first = 0) {
+  if (strength == 0) return {{}};
+  std::vector<std::vector<size_t>> out;
+  for (size_t i = first; i + strength <= from; ++i)
+    for (std::vector<size_t>& rest : choose(strength - 1, from, i + 1)) {
+      rest.insert(rest.begin(), i);
+      out.push_back(std::move(rest));
+    }
+  return out;
+}
+
+// As few as a greedy choice finds, such that whatever so many factors choose together in one of `all` is in one of them.
+std::vector<Combination> covering(const std::vector<Combination>& all, size_t strength) {
+  const auto places = choose(strength, kFactors.size());
+  const auto tuples = [&](const Combination& c) {  // a number for each
+    std::vector<uint64_t> out;
+    for (size_t p = 0; p < places.size(); ++p) {
+      uint64_t number = p;
+      for (const size_t f : places[p]) number = number * 10 + c[f];
+      out.push_back(number);
+    }
     return out;
   };
-  std::set<Pair> open;
-  for (const Combination& c : all)
-    for (const Pair& p : pairs(c)) open.insert(p);
+  std::vector<std::vector<uint64_t>> has;
+  std::set<uint64_t> open;
+  for (const Combination& c : all) {
+    has.push_back(tuples(c));
+    open.insert(has.back().begin(), has.back().end());
+  }
   std::vector<Combination> out;
   while (!open.empty()) {
-    const Combination* best = nullptr;
-    size_t most = 0;
-    for (const Combination& c : all) {
-      size_t n = 0;
-      for (const Pair& p : pairs(c)) n += open.count(p);
-      if (n > most) most = n, best = &c;
+    size_t best = 0, most = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const auto n = static_cast<size_t>(
+          std::count_if(has[i].begin(), has[i].end(), [&](uint64_t t) { return open.count(t) > 0; }));
+      if (n > most) most = n, best = i;
     }
-    out.push_back(*best);
-    for (const Pair& p : pairs(*best)) open.erase(p);
+    out.push_back(all[best]);
+    for (const uint64_t t : has[best]) open.erase(t);
   }
   return out;
 }
@@ -370,9 +388,15 @@ std::vector<Combination> pairwise(const std::vector<Combination>& all) {
 // Layouts combine freely. Workers that share layers or rows add in an order of their own: each way of sharing is a class of bits, the
 // same for any replicas, stages, schedule, shards, recomputation and repetition.
 TEST_F(Law, EveryCombinationGivesTheBitsOfItsClass) {
-  const auto all = combinations();
+  const char* asked = getenv("STOKER_ALL_LAYOUTS");
+  const size_t strength = asked ? std::strtoul(asked, nullptr, 10) : 2;
+  ASSERT_TRUE(strength >= 1 && strength <= kFactors.size())
+      << "STOKER_ALL_LAYOUTS: expected 1 to " << kFactors.size() << ", found " << asked;
+  const auto all = combinations(), tried = covering(all, strength);
   std::map<std::string, std::string> truths;
-  for (const Combination& c : getenv("STOKER_ALL_LAYOUTS") ? all : pairwise(all)) {
+  const double began_s = monotonic_s();
+  for (size_t i = 0; i < tried.size(); ++i) {
+    const Combination& c = tried[i];
     const Settings same = settings_of(c, {kClass, kModel});
     std::string& truth = truths[fmt::format("{}", fmt::join(same, " "))];
     if (truth.empty()) {
@@ -385,9 +409,17 @@ TEST_F(Law, EveryCombinationGivesTheBitsOfItsClass) {
     const Settings settings = with(same, settings_of(c, {kZero, kPipeline, kRecompute}));
     const int workers = workers_of(c);
     const std::string what = fmt::format("{} workers: {}", workers, fmt::join(settings, " "));
-    if (getenv("STOKER_SHOW")) fmt::print("{}\n", what);
-    EXPECT_EQ(team(workers, with(settings, {"checkpoint.keep_last=2"})), truth) << what;
+    if (getenv("STOKER_SHOW")) fmt::print(stderr, "{}\n", what);
+    const Settings apart = with(settings, {"checkpoint.keep_last=2"});  // from the run that made the truth
+    EXPECT_EQ(team(workers, apart), truth) << what;
+    std::filesystem::remove_all(team_run(workers, apart));
+    if (asked && (i + 1) % 25 == 0)
+      fmt::print(stderr, "{} of {} combinations, {:.0f} s\n", i + 1, tried.size(), monotonic_s() - began_s);
   }
+  if (asked)
+    fmt::print(
+        "{} runs for every {} choices of {} combinations, {} classes of bits and models, in {:.0f} s\n",
+        tried.size(), strength, all.size(), truths.size(), monotonic_s() - began_s);
 }
 
 // What does not fill another replica waits as a spare.
@@ -422,6 +454,20 @@ const std::vector<Shared> kShared{
     {{"layout.context=2"}, 2},
     {{"layout.tensor=2", "layout.sequence_parallel=true", "layout.context=2"}, 4},
 };
+
+// The same layout again, and with more replicas, stages and shards: the same bytes.
+TEST_F(Law, SharedLayersRepeatToTheByte) {
+  for (const Shared& s : kShared) {
+    const std::string truth = team(s.workers, s.settings),
+                      what = fmt::format("{}", fmt::join(s.settings, " "));
+    EXPECT_EQ(team(s.workers, s.settings, -1, root_ + "/again-" + what), truth) << what;
+    for (const int replicas : {2, 3})
+      if (s.workers * replicas <= 8) {
+        EXPECT_EQ(team(s.workers * replicas, s.settings), truth) << what << ", " << replicas << " replicas";
+      }
+    EXPECT_NE(truth, single()) << what << ": a class of its own";
+  }
+}
 
 // How far from a single worker. The single worker's own rounding error is its distance from a run whose kernels add in f64 and round
 // once; a shared run makes the same roundings in another order, so it is as far from that run: twice the distance apart, and twice

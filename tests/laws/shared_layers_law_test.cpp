@@ -20,6 +20,7 @@
 #include "base/random.h"
 #include "base/threads.h"
 #include "comm/ring_transport.h"
+#include "exact_loss.h"
 #include "model/transformer_chunk.h"
 #include "ops/element.h"
 #include "parallel/ring_attention.h"
@@ -343,6 +344,55 @@ TEST_P(SharedLayers, BothTogether) {
       EXPECT_EQ(got.loss, again.loss);
       EXPECT_EQ(got.gradients, again.gradients) << to_string(recompute);
     }
+  }
+}
+
+// off: added to one weight.
+ExactLoss exact_loss(const ModelSpec& m, const Data& d, float off = 0) {
+  nn::ParameterStore store(m, Precision::kFp32, false);
+  fill(store, 0, 0);
+  store.find("model.layers.1.mlp.down_proj.weight").value.as<float>()[5] += off;
+  const auto weights = [&](const std::string& name) {
+    const TensorView w = store.find(name).value;
+    return std::span<const float>(w.as<float>(), static_cast<size_t>(w.count()));
+  };
+  return {m, weights, {d.rows, d.length, d.tokens, d.targets, d.positions, d.starts}};
+}
+
+// The loss against gamma(K) times the absolute sums of this very run, weighted by how much the loss depends on each of them
+// (exact_loss.h). The bounds hold for one evaluation in any order of its sums, so for the single worker and the shared ones alike; these
+// are as far apart as twice that.
+TEST(SharedLayersBound, LossIsWithinGammaTimesAbsoluteSums) {
+  set_compute_threads(1);
+  ModelSpec untied = llama_like();
+  untied.tied_embeddings = false;
+  for (const ModelSpec& m : {llama_like(), untied}) {
+    const Data d = make_data(m, 2, 24);
+    const ExactLoss exact = exact_loss(m, d);
+    const double one = single(m, d, Precision::kFp32).loss;
+    const auto expect_near = [&](double loss, double other, double times, const std::string& what) {
+      EXPECT_LE(std::abs(loss - other), times * exact.bound()) << what;
+      EXPECT_LE(std::abs(loss - other), times * exact.likely_bound()) << what;
+    };
+    expect_near(one, exact.loss(), 1, "single worker");
+    for (const int tensor : {1, 2, 4})
+      for (const int context : {1, 2, 4})
+        for (const bool split_rows : {false, true}) {
+          if (tensor * context == 1 || (split_rows && tensor == 1)) continue;
+          Mode mode{tensor, split_rows};
+          mode.context = context;
+          const double loss = shared(m, d, Precision::kFp32, mode).loss;
+          const std::string what =
+              fmt::format("tensor {}{} context {}", tensor, split_rows ? " rows" : "", context);
+          expect_near(loss, exact.loss(), 1, what);
+          expect_near(loss, one, 2, what);
+          if (getenv("STOKER_SHOW"))
+            fmt::print(
+                "{}: loss {:.7f}, off by {:.2g}, from the single worker's {:.2g}; bounds {:.2g}, {:.2g}\n",
+                what, loss, std::abs(loss - exact.loss()), std::abs(loss - one), exact.bound(),
+                exact.likely_bound());
+        }
+    EXPECT_GT(std::abs(exact_loss(m, d, 0.01f).loss() - one), exact.likely_bound()) << "one weight off shows";
   }
 }
 

@@ -20,7 +20,7 @@ namespace {
 
 // What a record takes beside its text while its chunk is worked on: itself, its document, its row in every column (a signature
 // alone has 456 bytes). Counted as part of the chunk, so that a chunk of tiny documents takes no more than another.
-constexpr uint64_t kRecordBytes = 64;
+constexpr uint64_t kRecordBytes = 1024;
 
 namespace stdfs = std::filesystem;
 constexpr uint64_t kLargeFile = uint64_t{1} << 20;  // stored bytes: read in pieces, alone

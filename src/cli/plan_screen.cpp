@@ -78,6 +78,12 @@ std::string plan_screen(const Assessment& a) {
                                     a.layouts.considered, a.layouts.did_not_fit));
   if (!a.fits) {
     out += line("", "the leanest layout is shown; nothing below it is planned");
+    if (const auto enough = enough_accelerators(r))
+      out += line("would fit", fmt::format("on {} x {}", *enough, r.hardware.accelerator.name));
+    else if (!r.fixed_layout)
+      out +=
+          line("would fit",
+               "on no doubling of them with this batch: shorter sequences, recomputation or larger memory");
     for (const std::string& w : a.warnings) out += line("note", w);
     return out;
   }
@@ -110,10 +116,10 @@ std::string plan_screen(const Assessment& a) {
                   power_text(a.draw.it.mid.value() * a.pue.mid), a.energy.tonnes_co2.mid,
                   a.energy.tonnes_co2.low, a.energy.tonnes_co2.high, a.grid.code, a.grid.carbon_g_per_kWh));
   if (!r.workstation)
-    out += line("site", fmt::format("{} at peak, {} rack{} of {:.0f} kW: {}; water {} l",
-                                    power_text(a.racks.site_mw * 1e6), a.racks.racks,
-                                    a.racks.racks == 1 ? "" : "s", a.racks.rack_kw,
-                                    to_string(a.racks.cooling), human_count(a.energy.water_litres.mid)));
+    out += line("site",
+                fmt::format("{} at peak, {} rack{} of {}: {}; water {} l", power_text(a.racks.site_mw * 1e6),
+                            a.racks.racks, a.racks.racks == 1 ? "" : "s", power_text(a.racks.rack_kw * 1e3),
+                            to_string(a.racks.cooling), human_count(a.energy.water_litres.mid)));
   if (a.cost().possible)
     out +=
         line("money",

@@ -211,6 +211,13 @@ void add_warnings(Assessment& a) {
       !(r.hardware.accelerator.peak(precision) > FlopsPerSecond(0)))
     a.warnings.push_back(fmt::format("{} has no {} arithmetic: the next wider type's rate is planned with",
                                      r.hardware.accelerator.name, to_string(precision)));
+  if (!r.release.empty()) {
+    const std::vector<std::string> known = fitted_efficiency().releases_of(r.engine);
+    if (std::find(known.begin(), known.end(), r.release) == known.end())
+      a.warnings.push_back(fmt::format("no published run of release '{}': {} in the mean is planned with{}{}",
+                                       r.release, r.engine, known.empty() ? "" : "; known are ",
+                                       fmt::join(known, ", ")));
+  }
   if (!a.cost().possible) a.warnings.push_back("no price: " + a.cost().reason);
   const PathCost* cheapest = nullptr;
   for (const PathCost& c : a.paths)

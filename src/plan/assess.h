@@ -73,6 +73,10 @@ struct AssessOptions {
 Assessment assess(const PlanRequest& request, const AssessOptions& options = {});
 Assessment assess_with(const PlanRequest& request, LayoutChoice layouts, const AssessOptions& options);
 
+// Where a request's model does not fit: the fewest accelerators, doubled from the request's, on which some layout
+// does; none where the request fixes its layout or 2^20 accelerators are not enough. One search a doubling.
+std::optional<int64_t> enough_accelerators(const PlanRequest& request);
+
 // Why the first candidate beats the second: the terms that differ most, in words.
 std::string why_faster(const LayoutCandidate& winner, const LayoutCandidate& other);
 std::string describe(const RunSpec& run);  // "dp128 tp8 pp1 zero1 sp, micro-batch 2, recompute selective"

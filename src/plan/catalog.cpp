@@ -255,6 +255,22 @@ const EngineHabits& habits_of(std::string_view engine) {
   return other == others.end() ? average : other->second;
 }
 
+std::vector<std::string> engine_names() {
+  std::vector<std::string> names;
+  for (const SoftwareRule& rule : software())
+    for (const std::string& name : {rule.habits.engine, kOtherSoftware + rule.habits.lineage})
+      if (name != kOtherSoftware && std::find(names.begin(), names.end(), name) == names.end())
+        names.push_back(name);
+  return names;
+}
+
+void require_engine(std::string_view engine) {
+  const std::vector<std::string> names = engine_names();
+  if (std::find(names.begin(), names.end(), engine) == names.end())
+    fail(ErrorKind::kUsage, "unknown engine '{}'. Nearest: {}. Leave it out for an average one", engine,
+         fmt::join(nearest_names(engine, names, 4), ", "));
+}
+
 SoftwareMatch identify_software(std::string_view source_text) {
   std::string lower;
   for (char c : source_text) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));

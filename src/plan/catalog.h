@@ -64,6 +64,9 @@ HardwareSpec make_hardware(const CatalogAccelerator& accelerator, int64_t count,
 // An average engine when the name is unknown; "other megatron": an average one of that lineage.
 const EngineHabits& habits_of(std::string_view engine);
 inline const std::string kOtherSoftware = "other ";
+std::vector<std::string> engine_names();
+// Usage error with the nearest names where the catalog knows no such engine.
+void require_engine(std::string_view engine);
 struct SoftwareMatch {
   EngineHabits habits;
   std::string release;  // "megatron-bridge 26.02"; empty when the text does not tell

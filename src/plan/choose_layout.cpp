@@ -49,6 +49,23 @@ LayoutChoice choose_layouts(const PlanRequest& request, size_t keep) {
   return out;
 }
 
+std::optional<int64_t> enough_accelerators(const PlanRequest& request) {
+  constexpr int64_t kMost = int64_t{1} << 20;
+  if (request.fixed_layout) return std::nullopt;
+  PlanRequest larger = request;
+  int64_t& n = larger.hardware.accelerators;
+  while (n <= kMost / 2) {
+    n *= 2;
+    try {
+      if (!choose_layouts(larger, 1).best.empty()) return n;
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kUsage) throw;
+      return std::nullopt;  // no layout divides the batch over so many
+    }
+  }
+  return std::nullopt;
+}
+
 std::string describe(const RunSpec& run) {
   std::string text = to_string(run.layout);
   text += fmt::format(", micro-batch {}, recompute {}", run.batch.micro_batch, to_string(run.recompute));

@@ -188,6 +188,15 @@ bool EfficiencyTable::knows_engine(std::string_view engine) const {
   return by_key_[static_cast<size_t>(Scope::kEngine)].contains(std::string(engine));
 }
 
+std::vector<std::string> EfficiencyTable::releases_of(std::string_view engine) const {
+  std::vector<std::string> releases;
+  const std::string prefix = std::string(engine) + " ";
+  for (const auto& [key, terms] : by_key_[static_cast<size_t>(Scope::kRelease)])
+    if (key.starts_with(prefix)) releases.push_back(key);
+  std::sort(releases.begin(), releases.end());
+  return releases;
+}
+
 EfficiencyTable EfficiencyTable::parse(std::string_view csv, std::string_view name) {
   const CsvTable t{std::string(name), csv};
   EfficiencyTable table;

@@ -99,6 +99,7 @@ class EfficiencyTable {
   double get(Term term, Scope scope, std::string_view key) const;  // 0 where absent
   Efficiency resolve(std::string_view family, std::string_view engine, std::string_view release) const;
   bool knows_engine(std::string_view engine) const;
+  std::vector<std::string> releases_of(std::string_view engine) const;  // "megatron-bridge 26.02", sorted
   const std::vector<EfficiencyRow>& rows() const { return rows_; }
 
  private:

@@ -289,7 +289,12 @@ void read_run(Section& s, PlanRequest& r) {
   if (run.optimizer.kind == OptimizerKind::kAdafactor) run.optimizer.state_bytes = 0.02;
   run.flash_attention = s.flag("flash_attention").value_or(true);
   r.engine = s.text("engine").value_or("");
+  if (!r.engine.empty()) require_engine(r.engine);
   r.release = s.text("release").value_or("");
+  if (!r.release.empty() && r.engine.empty())
+    fail(ErrorKind::kUsage, "{}: run.release = '{}' without run.engine: say whose release it is", s.where(),
+         r.release);
+  if (!r.release.empty() && !r.release.starts_with(r.engine)) r.release = r.engine + " " + r.release;
   s.finish();
 }
 

@@ -1,7 +1,12 @@
 #include "base/threads.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <climits>
+#include <cstdlib>
 #include <exception>
 #include <vector>
 
@@ -55,6 +60,14 @@ void parallel_ranges(int64_t n, const std::function<void(int64_t, int64_t, int)>
     const int64_t begin = n * t / threads, end = n * (t + 1) / threads;
     if (begin < end) body(begin, end, t);
   });
+}
+
+void bound_spinning(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("GOMP_SPINCOUNT", "30000", 1);
+  std::array<char, PATH_MAX> path{};
+  // The file's own path: by /proc/self/exe the process would be called "exe".
+  if (readlink("/proc/self/exe", path.data(), path.size() - 1) > 0) execv(path.data(), argv);
 }
 
 }  // namespace stoker

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/stop.h"
+#include "base/threads.h"
 #include "cli/command.h"
 
 namespace {
@@ -51,6 +52,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  stoker::bound_spinning(argv);
   stoker::install_stop_handler();
   try {
     return run(argc, argv);

@@ -10,30 +10,18 @@ programs=("${@:-$PWD/build/stoker}")
 for i in "${!programs[@]}"; do programs[i]=$(readlink -f "${programs[i]}"); done
 program=${programs[0]}
 . scripts/small_run.sh
+. scripts/two_hosts.sh
 [ "$(id -u)" = 0 ] || { echo "dev bench overlap: network namespaces need root" >&2; exit 64; }
 place=$(mktemp -d)
 net=198.18.$((150 + $$ % 100)) name=sto$(($$ % 10000))
 pids=()
 finish() {
   for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
-  for i in 1 2; do ip netns del "$name$i" 2>/dev/null || true; done
-  ip link del "$name" 2>/dev/null || true
+  remove_two_hosts "$name"
   rm -rf "$place"
 }
 trap finish EXIT
-ip link add "$name" type bridge
-ip addr add "$net.1/24" dev "$name"
-ip link set "$name" up
-for i in 1 2; do
-  ip netns add "$name$i"
-  ip link add "$name-$i" type veth peer name eth0 netns "$name$i"
-  ip link set "$name-$i" master "$name" up
-  ip -n "$name$i" addr add "$net.$((i + 1))/24" dev eth0
-  ip -n "$name$i" link set eth0 up
-  ip -n "$name$i" link set lo up
-  tc qdisc add dev "$name-$i" root tbf rate "$rate" burst 256kb latency 50ms
-  tc -n "$name$i" qdisc add dev eth0 root tbf rate "$rate" burst 256kb latency 50ms
-done
+make_two_hosts "$name" "$net" "$rate"
 make_small_data "$place" 150
 cd "$place"
 cat >recipe.toml <<'TOML'

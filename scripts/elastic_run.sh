@@ -13,6 +13,7 @@ set -euo pipefail
 program=$(readlink -f "${1:?usage: elastic_run.sh PROGRAM}")
 source=$(cd "$(dirname "$0")/.." && pwd)
 . "$source/scripts/small_run.sh"
+. "$source/scripts/two_hosts.sh"
 skip() { echo "skipped: $*"; exit 77; }
 command -v ip >/dev/null || skip "ip is not installed (package iproute2)"
 [ "$(id -u)" = 0 ] || skip "network namespaces need root"
@@ -22,23 +23,14 @@ net=198.18.$((100 + $$ % 100))
 name=stk$(($$ % 10000))
 finish() {
   for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
-  for i in 1 2; do ip netns del "$name$i" 2>/dev/null || true; done
-  ip link del "$name" 2>/dev/null || true
+  remove_two_hosts "$name"
   rm -rf "$place"
 }
 trap finish EXIT
 die() { echo "FAILED: $*" >&2; tail -n 5 "$place"/*.log "$place"/run/events.jsonl >&2 2>/dev/null || true; exit 1; }
 ip link add "$name" type bridge 2>/dev/null || skip "the kernel makes no bridge"
-ip addr add "$net.1/24" dev "$name"
-ip link set "$name" up
-for i in 1 2; do
-  ip netns add "$name$i"
-  ip link add "$name-$i" type veth peer name eth0 netns "$name$i"
-  ip link set "$name-$i" master "$name" up
-  ip -n "$name$i" addr add "$net.$((i + 1))/24" dev eth0
-  ip -n "$name$i" link set eth0 up
-  ip -n "$name$i" link set lo up
-done
+ip link del "$name"
+make_two_hosts "$name" "$net"
 cd "$place"
 make_small_run
 long=(--set train.steps=1000000 --set checkpoint.every=200)

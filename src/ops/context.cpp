@@ -48,7 +48,7 @@ void Context::force(std::string_view choices) {
     if (equals == std::string_view::npos || equals == 0 || equals + 1 == item.size())
       fail(ErrorKind::kUsage, "--kernel \"{}\": expected op=candidate, for example norm_forward=ref", item);
     const std::string_view op = item.substr(0, equals);
-    if (std::find(std::begin(kOps), std::end(kOps), op) == std::end(kOps))
+    if (std::find(kOps.begin(), kOps.end(), op) == kOps.end())
       fail(ErrorKind::kUsage, "--kernel \"{}\": there is no op {}. Did you mean {}? Ops: {}", item, op,
            nearest_name(op, kOps), fmt::join(kOps, ", "));
     forced_[std::string(op)] = std::string(item.substr(equals + 1));

@@ -164,6 +164,7 @@ class Trainer {
   void collect_saves(bool wait);
   void evaluate();
   void report(const StepResult& step, double seconds);
+  double mfu(double tokens_per_s) const;  // 0 while the peak is not known
   void log_kernels();
   checkpoint::TrainingState state() const;
 

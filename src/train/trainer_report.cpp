@@ -76,11 +76,15 @@ void Trainer::log_kernels() {
   log_->write({{"event", "kernels"}, {"step", step_}, {"ops", ops}});
 }
 
+double Trainer::mfu(double tokens_per_s) const {
+  if (peak_flops_ <= 0) return 0;
+  return tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
+         std::max(peak_flops_, 1.0);
+}
+
 void Trainer::report(const StepResult& r, double seconds) {
   const double tokens = static_cast<double>(recipe_.global_batch * recipe_.sequence_length),
                rate = tokens / seconds;
-  const double mfu = rate * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
-                     std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
   smoothed_step_s_ = smoothed_step_s_ > 0 ? 0.95 * smoothed_step_s_ + 0.05 * seconds : seconds;
   summary_.loss = r.loss;
   const Exposed now = exposed(), before = exposed_before_;
@@ -109,7 +113,7 @@ void Trainer::report(const StepResult& r, double seconds) {
                {"grad_norm", r.gradient_norm},
                {"tokens", tokens_seen_},
                {"tokens_per_s", rate},
-               {"mfu", mfu},
+               {"mfu", mfu(rate)},
                {"time_s", seconds},
                {"data_s", r.data_s},
                {"anatomy", anatomy},
@@ -118,7 +122,7 @@ void Trainer::report(const StepResult& r, double seconds) {
   if (hooks_.quiet) return;
   const std::string line =
       fmt::format("step {}/{}  loss {:.4f}  norm {:.2f}  {:.0f} tokens/s  MFU {:.0f} %  {} left", step_,
-                  recipe_.steps, r.loss, r.gradient_norm, tokens / smoothed_step_s_, mfu * 100,
+                  recipe_.steps, r.loss, r.gradient_norm, tokens / smoothed_step_s_, mfu(rate) * 100,
                   human_duration(smoothed_step_s_ * static_cast<double>(recipe_.steps - step_)));
   if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\033[K{}", line), std::fflush(stderr);
   else if (step_ % std::max<int64_t>(1, recipe_.steps / 50) == 0 || step_ == recipe_.steps)
@@ -140,8 +144,7 @@ void Trainer::conclude() {
       batches_done_
           ? static_cast<double>(batches_done_ * recipe_.global_batch * recipe_.sequence_length) / busy_s_
           : 0;
-  summary_.mfu = summary_.tokens_per_s * train_flops_per_token(recipe_.model, recipe_.sequence_length) /
-                 std::max(peak_flops_, 1.0) * (peak_flops_ > 0 ? 1 : 0);
+  summary_.mfu = mfu(summary_.tokens_per_s);
   summary_.peak_bytes = peak_resident_bytes();
   log_->write({{"event", "end"},
                {"step", step_},

@@ -2,7 +2,7 @@
 // What a build counts while it writes, and report.json made of it: documents and tokens by source, label and language, drop reasons with
 // samples, duplicates by source, histograms of the signals.
 // Determinism  the samples of a reason are those with the smallest hashes: the same for any order of chunks
-// Threads      candidates() from any thread; the rest from one
+// Threads      sample() and keep_candidates() from any thread; the rest from one
 #pragma once
 #include <cstdint>
 #include <nlohmann/json.hpp>

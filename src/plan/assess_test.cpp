@@ -252,6 +252,25 @@ TEST(Levers, RareExchangeCostsWhatWasPublished) {
   FAIL() << "no such lever";
 }
 
+// Each path has its own interruptions and its own site: time and energy are the path's, not the plan's.
+TEST(Assess, PathsDifferInTimeAndEnergy) {
+  const Assessment a = assess(request({"hardware.on=h100:1024"}), quick());
+  const auto path = [](const Assessment& of, PathKind kind) -> const PathCost& {
+    return of.paths[static_cast<size_t>(kind)];
+  };
+  const PathCost &on_demand = path(a, PathKind::kOnDemand), &spot = path(a, PathKind::kSpot);
+  EXPECT_GT(spot.wall.mid, on_demand.wall.mid);
+  EXPECT_NEAR(spot.energy.site.mid / on_demand.energy.site.mid, spot.wall.mid / on_demand.wall.mid, 1e-9);
+  EXPECT_GT(path(a, PathKind::kOnPremises).energy.site.mid, on_demand.energy.site.mid);  // its cooling
+  // A given PUE holds for all of them, in energy and in money.
+  const Assessment lean = assess(request({"hardware.on=h100:1024", "site.pue=1.05"}), quick());
+  for (const PathCost& c : lean.paths)
+    if (c.possible) {
+      EXPECT_NEAR(c.energy.site.mid / c.energy.it.mid, 1.05, 1e-9) << to_string(c.path);
+    }
+  EXPECT_LT(path(lean, PathKind::kOnPremises).total.mid, path(a, PathKind::kOnPremises).total.mid);
+}
+
 TEST(Sweep, ParetoKeepsOnlyWhatNothingBeats) {
   const auto points = sweep(request(), {"h100", "a100-80gb"}, 16, 64, quick());
   ASSERT_EQ(points.size(), 6u);
@@ -261,8 +280,7 @@ TEST(Sweep, ParetoKeepsOnlyWhatNothingBeats) {
     for (const SweepPoint& q : points) {
       if (!q.assessment) continue;
       for (const PathCost& c : q.assessment->paths) {
-        const double days = q.assessment->wall_p50.value() / 86400,
-                     mwh = q.assessment->energy.site.mid.value() / 3.6e9;
+        const double days = c.wall.mid.value() / 86400, mwh = c.energy.site.mid.value() / 3.6e9;
         EXPECT_FALSE(c.possible && days < p.days && c.total.mid.value() < p.dollars && mwh < p.mwh);
       }
     }

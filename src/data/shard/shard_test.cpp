@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
+#include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -184,6 +187,26 @@ TEST(ShardWriter, MoreDocumentsThanItHoldsInMemory) {
     ASSERT_EQ(table.at(i), (DocumentOrigin{{i, ~i}, i, i / 2, static_cast<uint32_t>(i % 7)}));
     ASSERT_EQ(shard.index().length(i), static_cast<int32_t>(1 + i % 3));
   }
+}
+
+TEST(ShardWriter, TakesNoMemoryPerDocument) {
+  const std::string directory =
+      std::filesystem::temp_directory_path() / fmt::format("stoker_shard_{}", ::getpid());
+  std::filesystem::create_directories(directory);
+  const auto held = [] {
+    const auto info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  const size_t before = held();
+  {
+    ShardWriter writer(io::real_file_system(), directory, "s", TokenType::kUint16);
+    for (uint64_t i = 0; i < 200000; ++i) writer.add(std::vector<int32_t>{1, 0}, {{i, i}, 5, i, 0});
+    EXPECT_LT(held() - before, size_t{4} << 20);  // 48 bytes of each would be 9.6 MB
+    writer.finish();
+  }
+  EXPECT_EQ(TokenFile(io::real_file_system(), directory + "/s.bin", directory + "/s.idx").index().documents(),
+            200000u);
+  std::filesystem::remove_all(directory);
 }
 
 TEST(DocumentTable, RoundTripsAndRefusesDamage) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./dev bench data [PART...]: the numbers of docs/data-factory.md. Parts: stages signatures accuracy thin extract peers tokens whole
-# quality faults memory; all of them (memory is the last part of faults) when none is named, about fifteen minutes, most of it datatrove and the exact comparison of all pairs.
+# quality faults memory (the last part of faults alone); all of them when none is named, about fifteen minutes, most of it datatrove
+# and the exact comparison of all pairs.
 # Corpora: Debian's linux-doc-6.1 and cppreference-doc-en-html, fetched and unpacked, not installed. Peers: PyPI, in a virtual
 # environment of their own, .venv-data.
 set -euo pipefail

@@ -261,8 +261,10 @@ TEST(Sweep, ParetoKeepsOnlyWhatNothingBeats) {
     for (const SweepPoint& q : points) {
       if (!q.assessment) continue;
       for (const PathCost& c : q.assessment->paths) {
-        const double days = q.assessment->wall_p50.value() / 86400,
-                     mwh = q.assessment->energy.site.mid.value() / 3.6e9;
+        const Assessment& a = *q.assessment;
+        const double days = c.wall.mid.value() / 86400,
+                     mwh = energy_use(a.draw, c.wall, a.pue, a.grid, a.request.figures).site.mid.value() /
+                           3.6e9;
         EXPECT_FALSE(c.possible && days < p.days && c.total.mid.value() < p.dollars && mwh < p.mwh);
       }
     }

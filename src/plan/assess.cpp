@@ -129,7 +129,7 @@ void check_limits(Assessment& a) {
                     days(a.wall_p90)));
   if (c.budget_usd && a.cost().possible)
     add("budget", a.cost().total.mid.value() <= *c.budget_usd,
-        fmt::format("budget ${:.4g}: {} costs ${:.4g} (${:.4g} to ${:.4g})", *c.budget_usd,
+        fmt::format("budget ${:.0f}: {} costs ${:.0f} (${:.0f} to ${:.0f})", *c.budget_usd,
                     to_string(a.cost().path), a.cost().total.mid.value(), a.cost().total.low.value(),
                     a.cost().total.high.value()));
   if (c.power_mw)

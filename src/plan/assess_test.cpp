@@ -84,6 +84,11 @@ TEST(PlanFile, ContradictionsNameBothSides) {
   EXPECT_NE(layout.find("32 workers"), std::string::npos) << layout;
   EXPECT_NE(layout.find("h100:64"), std::string::npos) << layout;
   EXPECT_NE(message_of({"run.lora_rank=8"}).find("run.training"), std::string::npos);
+  const std::string micro = message_of({"run.micro_batch=1000"});
+  EXPECT_NE(micro.find("run.micro_batch = 1000 contradicts run.global_batch = 512"), std::string::npos)
+      << micro;
+  const std::string cap = message_of({"hardware.power_cap_w=5000"});
+  EXPECT_NE(cap.find("5000 W contradicts accelerator power 700 W"), std::string::npos) << cap;
   const Assessment a = assess(request({"constraints.deadline_days=1", "constraints.power_mw=0.01"}), quick());
   bool named = false;
   for (const std::string& w : a.warnings)

@@ -147,8 +147,12 @@ EfficiencyTable::EfficiencyTable() {
   // What a chip reaches in isolation, over what the reference chip does: where a family starts from.
   for (const MeasuredCeiling& c : measured_ceilings())
     if (!c.reference) set(c.term, Scope::kFamily, c.family, std::log(c.over_reference));
-  // Processors multiply narrow matrices nearly as fast as wide ones; no published row tells that.
+  // No published row tells of processors: they multiply narrow matrices nearly as fast as wide ones, and there is
+  // no device apart that kernels are launched on and waited for, only calls.
   set(Term::kTile, Scope::kFamily, "CPU-Zen5", std::log(0.1));
+  set(Term::kKernel, Scope::kFamily, "CPU-Zen5", std::log(0.1));
+  set(Term::kHostLayer, Scope::kFamily, "CPU-Zen5", std::log(0.01));
+  set(Term::kFixed, Scope::kFamily, "CPU-Zen5", std::log(0.02));
 }
 
 void EfficiencyTable::set(Term term, Scope scope, std::string_view key, double log_value) {

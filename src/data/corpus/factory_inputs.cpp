@@ -306,9 +306,9 @@ ChunkDocument open_record(RawRecord record, uint32_t file, const SourceRecipe& s
   ChunkDocument out;
   out.file = file;
   out.record = record.number;
-  // Names come from outside and go into JSON.
+  // Names and what is wrong with them come from outside and go into JSON.
   out.name = decode_to_utf8(record.name, {"UTF-8", "declared"}).text;
-  out.bad = std::move(record.bad);
+  out.bad = decode_to_utf8(record.bad, {"UTF-8", "declared"}).text;
   if (!out.bad.empty()) return out;
   if (record.kind == RecordKind::kJson) {
     open_json(record.bytes, source.text_field, out);

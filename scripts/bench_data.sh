@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./dev bench data [PART...]: the numbers of docs/data-factory.md. Parts: stages signatures accuracy thin extract peers tokens whole
-# quality faults; all of them when none is named, about fifteen minutes, most of it datatrove and the exact comparison of all pairs.
+# quality faults memory (the last part of faults alone); all of them when none is named, about fifteen minutes, most of it datatrove
+# and the exact comparison of all pairs.
 # Corpora: Debian's linux-doc-6.1 and cppreference-doc-en-html, fetched and unpacked, not installed. Peers: PyPI, in a virtual
 # environment of their own, .venv-data.
 set -euo pipefail
@@ -61,6 +62,7 @@ for part in "${parts[@]}"; do
       build/stoker data build bench/whole_build.toml
       moved_bound ;;
     faults) scripts/data_faults.sh ;;
+    memory) scripts/data_faults.sh 0 memory ;;
     quality) scripts/cleaned_against_raw.sh "${STEPS:-600}" ;;
     *) say "bench data: no part '$part'"; exit 64 ;;
   esac

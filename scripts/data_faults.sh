@@ -4,7 +4,7 @@
 #   kills     kill -9 at KILLS (50) random moments of builds that are each continued to the end
 #   disk      a file system that is full in the middle; then room is made and the build goes on (needs root for tmpfs)
 #   inputs    truncated gzip, bytes that are no UTF-8, a line of 2 GB, a gzip bomb, hostile paths in tar, hostile nesting in HTML
-#   memory    an input several times larger than what a cgroup (without one: ulimit -v) allows the program
+#   memory    an input several times larger than what a cgroup (without one: ulimit -v) allows the program, and very many small documents
 # All parts when none is named. STOKER names the program (build/stoker); SMALL=1: fewer kills, a line of 200 MB, a smaller input (as the tests do).
 set -euo pipefail
 stoker=$(realpath "${STOKER:-$(dirname "$0")/../build/stoker}")
@@ -15,7 +15,8 @@ wanted() { [[ "$parts" == *" $1 "* ]]; }
 line_bytes=2147483648
 bomb_bytes=1000000000
 memory_copies=84
-if [ "${SMALL:-}" = 1 ]; then kills=${1:-3}; line_bytes=209715200; bomb_bytes=200000000; memory_copies=8; fi
+many_documents=590000
+if [ "${SMALL:-}" = 1 ]; then kills=${1:-3}; line_bytes=209715200; bomb_bytes=200000000; memory_copies=8; many_documents=40000; fi
 place=$(mktemp -d)
 trap 'umount "$place/full" 2>/dev/null || true; rm -rf "$place"' EXIT
 cd "$place"
@@ -156,17 +157,35 @@ for i in $(seq 1 "$memory_copies"); do
     printf "%s %d %d %s", $0, part, k, NR * 7919 + k
     printf n % 30 == 0 ? "\"}\n" : "\\n"}} END {if (n % 30) print "\"}"}' in/*.txt >"large/$i.jsonl"
 done
-bytes=$(du -bc large | tail -1 | cut -f1)
-recipe large large 64
-group=/sys/fs/cgroup/memory/stoker-faults-$$
-if mkdir "$group" 2>/dev/null && echo 128M >"$group/memory.limit_in_bytes" 2>/dev/null; then
-  (echo $BASHPID >"$group/cgroup.procs"; build large) || { cat large.log; die "$bytes bytes could not be built within 128 MB"; }
-  peak=$(cat "$group/memory.max_usage_in_bytes")
-  swapped=$(awk '$1 == "swap" {print $2}' "$group/memory.stat")
-  say "memory: $((bytes / 1000000)) MB built with memory_mb = 64 in a cgroup of 128 MB, page cache included (highest use $((peak / 1000000)) MB, swapped ${swapped:-0})"
-else
-  (ulimit -v 450000; MALLOC_ARENA_MAX=2 build large) || { cat large.log; die "$bytes bytes could not be built within 450 MB of addresses"; }
-  say "memory: $((bytes / 1000000)) MB built with memory_mb = 64 under ulimit -v 450 MB: program, libraries and stacks included"
-fi
-rmdir "$group" 2>/dev/null || true
+# Very many very small ones, so that whatever a build holds of each document is seen: half of them near duplicates of others.
+mkdir many
+awk -v n="$many_documents" 'BEGIN {srand(5); for (i = 0; i < n; ++i) {
+  if (i % 2 == 0) { words = ""; for (k = 0; k < 11; ++k) words = words sprintf("%x ", rand() * 4096) }
+  printf "{\"text\": \"%s%x\"}\n", words, i}}' >many/many.jsonl
+for case in large many; do
+  bytes=$(du -bc $case | tail -1 | cut -f1)
+  documents=$(cat $case/* | wc -l)
+  recipe $case $case 64
+  group=/sys/fs/cgroup/memory/stoker-faults-$$
+  if mkdir "$group" 2>/dev/null && echo 128M >"$group/memory.limit_in_bytes" 2>/dev/null; then
+    (echo $BASHPID >"$group/cgroup.procs"; exec "$stoker" data build $case.toml >$case.log 2>&1) & pid=$!
+    anonymous=0
+    while kill -0 $pid 2>/dev/null; do
+      now=$(awk '$1 == "rss" {print $2}' "$group/memory.stat")
+      anonymous=$((now > anonymous ? now : anonymous))
+      sleep 0.1
+    done
+    wait $pid || { cat $case.log; die "$documents documents of $bytes bytes could not be built within 128 MB"; }
+    peak=$(cat "$group/memory.max_usage_in_bytes")
+    swapped=$(awk '$1 == "swap" {print $2}' "$group/memory.stat")
+    say "memory: $documents documents, $((bytes / 1000000)) MB, built with memory_mb = 64 in a cgroup of 128 MB, page cache included" \
+      "(highest use $((peak / 1000000)) MB, of it $((anonymous / 1000000)) MB the program's own by samples, swapped ${swapped:-0})"
+  else
+    (ulimit -v 450000; MALLOC_ARENA_MAX=2 build $case) || { cat $case.log; die "$bytes bytes could not be built within 450 MB of addresses"; }
+    say "memory: $((bytes / 1000000)) MB built with memory_mb = 64 under ulimit -v 450 MB: program, libraries and stacks included"
+  fi
+  rmdir "$group" 2>/dev/null || true
+  grep -E '^(documents|took) ' $case.log
+  rm -rf $case.out $case.work
+done
 say "ok"

@@ -317,6 +317,7 @@ PathCost price_path(PathKind path, const MoneyInput& in, const std::vector<Offer
     fail(ErrorKind::kUsage, "duration, data and storage cannot be negative");
   PathCost out;
   out.path = path;
+  out.wall = in.wall;
   const char* lead[] = {"lead.hyperscale_days",  "lead.on_premises_days", "lead.on_demand_days",
                         "lead.reserved_days",    "lead.reserved_days",    "lead.spot_days",
                         "lead.marketplace_days", "lead.edge_days"};

@@ -67,6 +67,7 @@ struct PathCost {
   bool possible = true;
   std::string reason;  // why not, or what to beware of
   std::vector<CostLine> lines;
+  Band<Seconds> wall;  // time to finish on this path: what can be taken away takes longer
   Band<Dollars> total;
   Dollars to_raise;  // cash before the first step: capital of owned paths, commitment of reserved ones
   Band<double> lead_days;

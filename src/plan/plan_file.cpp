@@ -437,8 +437,8 @@ PlanRequest parse_plan(std::string_view text, const std::string& where,
     const int64_t n = r.hardware.accelerators;
     batch = n <= batch ? batch / n * n : batch;
     r.run.batch.global_batch = std::max<int64_t>(1, batch);
-    r.notes.push_back(fmt::format("global batch {} sequences ({:.2g} tokens): not given",
-                                  r.run.batch.global_batch, static_cast<double>(r.run.batch.tokens())));
+    r.notes.push_back(fmt::format("global batch {} sequences ({:.3g} M tokens): not given",
+                                  r.run.batch.global_batch, static_cast<double>(r.run.batch.tokens()) / 1e6));
   }
   const bool has_layout = top.any("layout") != nullptr;
   Section layout = section("layout");

@@ -29,14 +29,20 @@ class SignatureStore {
     if (!signature.empty()) std::memcpy(tail_.data() + offset, signature.data(), entries_ * sizeof(uint32_t));
     if (!budget_.directory.empty() && tail_.size() * sizeof(uint32_t) >= budget_.memory_bytes) flush();
   }
-  // Valid until the next call with the same slot (0 or 1).
-  std::span<const uint32_t> get(uint64_t document, int slot) {
-    const uint64_t first = document * entries_;
-    if (first >= in_file_) return {tail_.data() + (first - in_file_), entries_};
+  // The signatures of documents [first, first + count), one after another. Valid until the next call with the same slot (0 or 1).
+  std::span<const uint32_t> get(uint64_t document, int slot, uint64_t count = 1) {
+    const uint64_t first = document * entries_, size = count * entries_;
+    if (first >= in_file_) return {tail_.data() + (first - in_file_), size};
     auto& buffer = buffers_[slot];
-    buffer.resize(entries_);
-    read_exactly(buffer.data(), entries_ * sizeof(uint32_t), first * sizeof(uint32_t));
-    return {buffer.data(), entries_};
+    buffer.resize(size);
+    const uint64_t filed = std::min(size, in_file_ - first);
+    read_exactly(buffer.data(), filed * sizeof(uint32_t), first * sizeof(uint32_t));
+    std::copy_n(tail_.data(), size - filed, buffer.data() + filed);
+    return buffer;
+  }
+  // As many signatures as a quarter of the budget holds.
+  uint64_t at_once() const {
+    return std::max<uint64_t>(1, budget_.memory_bytes / 4 / (entries_ * sizeof(uint32_t)));
   }
 
  private:
@@ -92,6 +98,12 @@ struct BandRecord {
   uint32_t unused = 0;
 };
 
+// Two documents that share a band.
+struct Pair {
+  uint32_t document, best;
+  auto operator<=>(const Pair&) const = default;
+};
+
 class UnionFind {
  public:
   UnionFind(size_t n, const std::string& directory) : parent_(directory) {
@@ -122,23 +134,30 @@ bool stays_before(const DocumentKey& a, const DocumentKey& b) {
   return a.id < b.id;
 }
 
-SpillArray<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey> documents,
-                                                   const std::string& directory) {
-  SpillArray<uint32_t> order(directory);
-  order.assign(documents.size(), 0);
-  std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-    const auto &x = documents[a], &y = documents[b];
-    if (x.content != y.content) return x.content < y.content;
-    return stays_before(x, y);
-  });
-  SpillArray<DuplicateVerdict> verdicts(directory);
-  verdicts.assign(documents.size(), {});
-  uint32_t kept = 0;
-  for (size_t i = 0; i < order.size(); ++i) {
-    if (i == 0 || documents[order[i]].content != documents[kept].content) kept = order[i];
-    verdicts[order[i]] = {kept, kept, 1};
-  }
+void ExactDuplicateFinder::add(const DocumentKey& key) {
+  if (size_ == UINT32_MAX)
+    fail(ErrorKind::kUsage, "exact duplicates are found among at most {} documents in one build",
+         UINT32_MAX - 1);
+  documents_.add({key, size_++}, key.content.high >> 58);
+}
+
+SpillArray<DuplicateVerdict> ExactDuplicateFinder::finish() {
+  SpillArray<DuplicateVerdict> verdicts(directory_);
+  verdicts.assign(size_, {});
+  documents_.for_each_partition([](const Record& r, uint64_t slices) { return r.key.content.low % slices; },
+                                [&](std::vector<Record>& records) {
+                                  std::sort(records.begin(), records.end(),
+                                            [](const Record& a, const Record& b) {
+                                              if (a.key.content != b.key.content)
+                                                return a.key.content < b.key.content;
+                                              return stays_before(a.key, b.key);
+                                            });
+                                  const Record* kept = nullptr;
+                                  for (const Record& r : records) {
+                                    if (!kept || r.key.content != kept->key.content) kept = &r;
+                                    verdicts[r.document] = {kept->document, kept->document, 1};
+                                  }
+                                });
   return verdicts;
 }
 
@@ -149,11 +168,17 @@ struct NearDuplicateFinder::State {
         signatures(options.parameters.entries(), options.spill),
         bands(options.spill),
         band_key(options.parameters.bands) {}
+
+  void pair_up(SpillTable<Pair>& pairs);
+  void compare(SpillTable<Pair>& pairs, UnionFind& clusters);
+  void compare_block(std::span<Pair> pairs, UnionFind& clusters);
+
   NearDuplicateOptions options;
   SpillArray<DocumentKey> documents;
   SignatureStore signatures;
   SpillTable<BandRecord> bands;
   std::vector<uint64_t> band_key;
+  SpillArray<DuplicateVerdict> verdicts;
 };
 
 NearDuplicateFinder::NearDuplicateFinder(NearDuplicateOptions options)
@@ -177,49 +202,92 @@ void NearDuplicateFinder::add(const DocumentKey& key, std::span<const uint32_t> 
   for (const uint64_t band : state_->band_key) state_->bands.add({band, document}, band >> 58);
 }
 
-SpillArray<DuplicateVerdict> NearDuplicateFinder::finish() {
-  auto& documents = state_->documents;
-  auto& signatures = state_->signatures;
-  const double least = state_->options.min_similarity;
-  const std::string& directory = state_->options.spill.directory;
-  UnionFind clusters(documents.size(), directory);
-  SpillArray<DuplicateVerdict> verdicts(directory);
-  verdicts.assign(documents.size(), {});
-  for (uint32_t i = 0; i < verdicts.size(); ++i) verdicts[i] = {i, i, -1};
-
+// A star around each bucket's best member: linear in the bucket, and the same star whatever the order. Nothing is compared yet, so
+// that signatures can be read in their order.
+void NearDuplicateFinder::State::pair_up(SpillTable<Pair>& pairs) {
   documents.read_at_random();
   verdicts.read_at_random();
-
-  auto join_bucket = [&](std::span<const BandRecord> bucket) {
-    // A star around the bucket's best member: linear in the bucket, and the same star whatever the order.
+  auto star = [&](std::span<const BandRecord> bucket) {
     const auto best = std::min_element(bucket.begin(), bucket.end(), [&](const auto& a, const auto& b) {
                         return stays_before(documents[a.document], documents[b.document]);
                       })->document;
-    const auto wanted = signatures.get(best, 0);
     for (const auto& record : bucket) {
       const uint32_t d = record.document;
-      // Near duplicates meet in most of their bands: what is known of the two is not read again.
-      if (d == best || (verdicts[d].matched == best && verdicts[d].similarity >= 0)) continue;
-      const auto similarity = static_cast<float>(estimated_similarity(wanted, signatures.get(d, 1)));
-      if (similarity < least) continue;
-      clusters.join(best, d);
-      auto& v = verdicts[d];
-      if (similarity > v.similarity ||
-          (similarity == v.similarity && stays_before(documents[best], documents[v.matched])))
-        v.matched = best, v.similarity = similarity;
+      // Near duplicates meet in most of their bands: told once is mostly enough.
+      if (d == best || verdicts[d].matched == best) continue;
+      verdicts[d].matched = best;
+      pairs.add({d, best}, uint64_t{d} * SpillTable<Pair>::kPartitions / documents.size());
     }
   };
-  state_->bands.for_each_partition(
-      [](const BandRecord& r, uint64_t slices) { return (r.key & 0xFFFFFFFF) % slices; },
-      [&](std::vector<BandRecord>& records) {
-        std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) {
-          return a.key != b.key ? a.key < b.key : a.document < b.document;
-        });
-        for (size_t i = 0, j; i < records.size(); i = j) {
-          for (j = i + 1; j < records.size() && records[j].key == records[i].key;) ++j;
-          if (j - i > 1) join_bucket({records.data() + i, j - i});
+  bands.for_each_partition([](const BandRecord& r, uint64_t slices) { return (r.key & 0xFFFFFFFF) % slices; },
+                           [&](std::vector<BandRecord>& records) {
+                             std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) {
+                               return a.key != b.key ? a.key < b.key : a.document < b.document;
+                             });
+                             for (size_t i = 0, j; i < records.size(); i = j) {
+                               for (j = i + 1; j < records.size() && records[j].key == records[i].key;) ++j;
+                               if (j - i > 1) star({records.data() + i, j - i});
+                             }
+                           });
+}
+
+void NearDuplicateFinder::State::compare(SpillTable<Pair>& pairs, UnionFind& clusters) {
+  const uint64_t most = signatures.at_once();
+  // Partitions and slices are runs of documents.
+  const uint64_t count = documents.size();
+  pairs.for_each_partition(
+      [&](const Pair& p, uint64_t slices) {
+        return uint64_t{p.document} * SpillTable<Pair>::kPartitions % count * slices / count;
+      },
+      [&](std::vector<Pair>& found) {
+        std::sort(found.begin(), found.end());
+        found.erase(std::unique(found.begin(), found.end()), found.end());
+        for (size_t i = 0, j; i < found.size(); i = j) {
+          for (j = i; j < found.size() && found[j].document - found[i].document < most;) ++j;
+          compare_block({found.data() + i, j - i}, clusters);
         }
       });
+}
+
+// The documents lie near each other, by number; so their signatures are read at once, and those of the best in ascending order.
+void NearDuplicateFinder::State::compare_block(std::span<Pair> pairs, UnionFind& clusters) {
+  const uint32_t first = pairs.front().document;
+  const size_t entries = static_cast<size_t>(options.parameters.entries());
+  const auto block = signatures.get(first, 0, pairs.back().document - first + 1);
+  std::sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.best < b.best; });
+  std::span<const uint32_t> wanted;
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    const auto [d, best] = pairs[i];
+    if (i == 0 || best != pairs[i - 1].best) wanted = signatures.get(best, 1);
+    const auto similarity =
+        static_cast<float>(estimated_similarity(wanted, block.subspan((d - first) * entries, entries)));
+    if (similarity < options.min_similarity) continue;
+    clusters.join(best, d);
+    auto& v = verdicts[d];
+    if (similarity > v.similarity ||
+        (similarity == v.similarity && stays_before(documents[best], documents[v.matched])))
+      v.matched = best, v.similarity = similarity;
+  }
+}
+
+SpillArray<DuplicateVerdict> NearDuplicateFinder::finish() {
+  auto& documents = state_->documents;
+  auto& signatures = state_->signatures;
+  auto& verdicts = state_->verdicts;
+  const std::string& directory = state_->options.spill.directory;
+  UnionFind clusters(documents.size(), directory);
+  verdicts = SpillArray<DuplicateVerdict>(directory);
+  verdicts.assign(documents.size(), {});
+  auto forget = [&] {
+    for (uint32_t i = 0; i < verdicts.size(); ++i) verdicts[i] = {i, i, -1};
+  };
+  forget();
+  {
+    SpillTable<Pair> pairs(state_->options.spill);
+    state_->pair_up(pairs);
+    forget();
+    state_->compare(pairs, clusters);
+  }
 
   SpillArray<uint32_t> best(directory);
   best.assign(documents.size(), 0);
@@ -240,7 +308,7 @@ SpillArray<DuplicateVerdict> NearDuplicateFinder::finish() {
           static_cast<float>(estimated_similarity(signatures.get(v.kept, 0), signatures.get(d, 1)));
     }
   }
-  return verdicts;
+  return std::move(verdicts);
 }
 
 }  // namespace stoker::corpus

@@ -5,8 +5,9 @@
 // Verdict       for each document, in the order added: the kept member of its cluster (itself when kept), the
 //               document it matched most closely in a band, and the similarity the signatures estimate with
 //               it
-// Memory        the spill budget (signatures and band keys beyond it go to the spill directory) and 64 bytes a document in
-//               spill arrays (spill_array.h)
+// Memory        the spill budget for each of documents, signatures, band keys and pairs, what is more goes to files in the spill
+//               directory; of near duplicates 60 bytes a document in spill arrays (spill_array.h)
+// Order         signatures beyond the budget are read in their order, a block of documents at a time: no seek per pair
 // Errors        Storage from spilling; Internal when a signature has another length than the parameters say
 #pragma once
 #include <cstdint>
@@ -39,9 +40,24 @@ struct DuplicateVerdict {
   bool operator==(const DuplicateVerdict&) const = default;
 };
 
-// Documents with equal content hashes. directory: of the spill arrays; empty: in memory.
-SpillArray<DuplicateVerdict> find_exact_duplicates(std::span<const DocumentKey> documents,
-                                                   const std::string& directory = {});
+// Documents with equal content hashes.
+class ExactDuplicateFinder {
+ public:
+  explicit ExactDuplicateFinder(SpillBudget spill = {})
+      : directory_(spill.directory), documents_(std::move(spill)) {}
+  void add(const DocumentKey& key);
+  // Once; the finder is spent afterwards.
+  SpillArray<DuplicateVerdict> finish();
+
+ private:
+  struct Record {
+    DocumentKey key;
+    uint32_t document;
+  };
+  std::string directory_;
+  SpillTable<Record> documents_;
+  uint32_t size_ = 0;
+};
 
 struct NearDuplicateOptions {
   MinHashParameters parameters;

@@ -66,11 +66,7 @@ std::string remove_spans(std::string_view text, SpanKind kind, std::span<const u
 }
 
 LineDeduplicator::LineDeduplicator(LineDedupOptions options)
-    : options_(std::move(options)), documents_(options_.spill.directory), spans_([this] {
-        SpillBudget budget = options_.spill;
-        if (!budget.directory.empty()) budget.directory += "/spans";
-        return budget;
-      }()) {}
+    : options_(std::move(options)), documents_(options_.spill.directory), spans_(options_.spill) {}
 
 void LineDeduplicator::add(const DocumentKey& key, std::string_view text) {
   const auto document = static_cast<uint32_t>(documents_.size());
@@ -87,9 +83,7 @@ void LineDeduplicator::add(const DocumentKey& key, std::string_view text) {
 }
 
 void LineDeduplicator::finish(const std::function<void(uint32_t, std::span<const uint32_t>)>& each) {
-  SpillBudget budget = options_.spill;
-  if (!budget.directory.empty()) budget.directory += "/drops";
-  SpillTable<Drop> drops(budget);
+  SpillTable<Drop> drops(options_.spill);
   const size_t documents = std::max<size_t>(1, documents_.size());
   auto partition_of = [&](uint32_t document) {
     return static_cast<size_t>(document) * SpillTable<Drop>::kPartitions / documents;

@@ -1,6 +1,6 @@
 // data/corpus/dedup_spill.h
 // A bag of fixed-size records that are grouped later: kept in memory up to a budget, then appended to
-// partition files in a private directory that the destructor removes.
+// nameless files, one a partition, in a directory that tables may share.
 //   add(record, partition)         partition in [0, kPartitions): records that must meet share one
 //   for_each_partition(slice_of, body)   body(std::vector<Record>&) once per partition or, when a partition is larger than
 //                                  the budget, once per slice, in order; slice_of(record, slices) < slices must be equal for
@@ -37,11 +37,6 @@ class SpillTable {
  public:
   static constexpr size_t kPartitions = 64;
   explicit SpillTable(SpillBudget budget) : budget_(std::move(budget)) {}
-  ~SpillTable() {
-    for (auto& file : files_) file.reset();
-    std::error_code ignored;
-    for (size_t p = 0; p < kPartitions && spilled_; ++p) std::filesystem::remove(path(p), ignored);
-  }
   SpillTable(const SpillTable&) = delete;
   SpillTable& operator=(const SpillTable&) = delete;
 
@@ -111,6 +106,7 @@ class SpillTable {
       if (!files_[p]) {
         files_[p].reset(std::fopen(path(p).c_str(), "w+b"));
         if (!files_[p]) storage_error("open", p);
+        std::remove(path(p).c_str());  // it is gone with the process, whatever ends it
       }
       if (std::fwrite(held.data(), sizeof(Record), held.size(), files_[p].get()) != held.size())
         storage_error("write", p);

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -85,6 +86,36 @@ TEST(NearDuplicates, SameVerdictForAnyOrderAndAnyMemory) {
   }
 }
 
+// Documents by the ten thousand, a megabyte for each of four tables, and what stdio takes.
+TEST(NearDuplicates, HoldNoMoreThanTheirBudget) {
+  constexpr uint64_t kDocuments = 40000, kBudget = uint64_t{1} << 20;
+  const std::string directory = scratch("budget");
+  const auto held = [] {
+    const auto info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  const size_t before = held();
+  ExactDuplicateFinder exact({directory, kBudget});
+  NearDuplicateFinder near({minhash_preset("fineweb"), 0, {directory, kBudget}});
+  std::vector<uint32_t> signature(static_cast<size_t>(minhash_preset("fineweb").entries()));
+  size_t most = 0;
+  for (uint64_t i = 0; i < kDocuments; ++i) {
+    for (size_t k = 0; k < signature.size(); ++k)
+      signature[k] = static_cast<uint32_t>(random_u64({i / 4, 0}, i % 4 && k < 8 ? 1000 + i % 4 : k));
+    const DocumentKey key{0, {i / 2, i}, {i, 0}};
+    near.add(key, signature);
+    exact.add(key);
+    if (i % 500 == 0) most = std::max(most, held() - before);
+  }
+  EXPECT_LT(most, 4 * kBudget);
+  const auto verdicts = near.finish();
+  EXPECT_EQ(std::count_if(verdicts.begin(), verdicts.end(), [](const auto& v) { return v.similarity < 1; }),
+            3 * kDocuments / 4);
+  exact.finish();
+  EXPECT_LT(held() - before, 4 * kBudget);
+  std::filesystem::remove_all(directory);
+}
+
 TEST(NearDuplicates, KeptIsTheBestAndDroppedNameTheirMatch) {
   const auto texts = families(10, 4);
   std::vector<uint32_t> order(texts.size());
@@ -103,11 +134,35 @@ TEST(ExactDuplicates, QualityThenIdDecides) {
   const Hash128 same{1, 1}, other{2, 2};
   const std::vector<DocumentKey> documents = {
       {0, same, {0, 5}}, {1, same, {0, 9}}, {0, other, {0, 1}}, {1, same, {0, 3}}};
-  const auto verdicts = find_exact_duplicates(documents);
+  ExactDuplicateFinder finder;
+  for (const auto& document : documents) finder.add(document);
+  const auto verdicts = finder.finish();
   EXPECT_EQ(verdicts[0].kept, 3u);
   EXPECT_EQ(verdicts[1].kept, 3u);
   EXPECT_EQ(verdicts[2].kept, 2u);
   EXPECT_EQ(verdicts[3].kept, 3u);
+}
+
+TEST(ExactDuplicates, SameVerdictForAnyMemory) {
+  const std::string directory = scratch("exact");
+  ExactDuplicateFinder little({directory, 4096}), much;
+  for (uint64_t i = 0; i < 5000; ++i) {
+    const uint64_t text = random_u64({6, 0}, i) % 3000;
+    const DocumentKey key{static_cast<float>(i % 2), hash128(std::to_string(text)),
+                          hash128(std::to_string(i))};
+    little.add(key);
+    much.add(key);
+  }
+  const auto expected = much.finish(), found = little.finish();
+  ASSERT_EQ(found.size(), 5000u);
+  EXPECT_TRUE(std::equal(found.begin(), found.end(), expected.begin()));
+  const auto dropped = [&](uint32_t i) { return expected[i].kept != i; };
+  EXPECT_GT(
+      std::count_if(expected.begin(), expected.end(),
+                    [&](const auto& v) { return dropped(static_cast<uint32_t>(&v - expected.begin())); }),
+      1500);
+  EXPECT_TRUE(std::filesystem::is_empty(directory));
+  std::filesystem::remove_all(directory);
 }
 
 std::map<std::string, std::string> dedup_lines(const std::vector<std::string>& texts,

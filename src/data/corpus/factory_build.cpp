@@ -1,5 +1,7 @@
 #include "data/corpus/factory_build.h"
 
+#include <malloc.h>
+
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/threads.h"
@@ -76,6 +78,7 @@ class Builder {
     decisions.decide_weights();
     result.chunks = corpus.chunks.size();
     result.documents_in = corpus.documents.size();
+    malloc_trim(0);  // what deciding held is wanted for writing
     write_corpus(fs_, context_, store_, corpus, threads_, result);
     result.timings = watch_.take();
     return result;

@@ -9,8 +9,8 @@
 // Output      <output>/<version>/ documents.jsonl dropped.jsonl quarantine.jsonl report.json report.html recipe.txt
 //             and with [shards] tokens/ ; <output>/latest names the newest version
 // Determinism same inputs and recipe -> same bytes, for any number of threads, kills and cache contents
-// Memory      recipe.memory_bytes, of which half bounds each spilling table, + per thread four chunks, + about 120 bytes
-//             per document
+// Memory      recipe.memory_bytes for spilling tables and then for the encoder, + per thread four chunks, + the program and its
+//             libraries, + 300 bytes a file. Nothing per document: what there is one of for each lies in nameless files
 // Errors      Usage: the recipe, missing files. Storage: disk. Cancelled on request. Bad records never end a build: they
 //             are in quarantine.jsonl with file, record and reason
 #pragma once

@@ -214,14 +214,14 @@ DocumentKey DocumentDecisions::key_of(size_t s, const CorpusChunk& chunk, uint32
   return key;
 }
 
-SpillArray<DuplicateVerdict> DocumentDecisions::find_exact(size_t s, size_t begin, const std::string& folder,
+SpillArray<DuplicateVerdict> DocumentDecisions::find_exact(size_t s, size_t begin,
                                                            SpillArray<uint32_t>& ordinals) const {
-  SpillArray<DocumentKey> keys(folder);
+  ExactDuplicateFinder finder(spill_budget(recipe_, "exact"));
   for_each_survivor(s, begin, [&](const CorpusChunk& chunk, uint32_t i, const DocumentKey& key) {
-    keys.push_back(key);
+    finder.add(key);
     ordinals.push_back(static_cast<uint32_t>(chunk.first + i));
   });
-  return find_exact_duplicates(keys, folder);
+  return finder.finish();
 }
 
 SpillArray<DuplicateVerdict> DocumentDecisions::find_near(size_t s, size_t begin,
@@ -252,7 +252,7 @@ void DocumentDecisions::decide_duplicates(size_t s, size_t begin) {
   const bool exact = stage.kind == StageKind::kExact;
   const std::string folder = spill_budget(recipe_, to_string(stage.kind)).directory;
   SpillArray<uint32_t> ordinals(folder);
-  const auto verdicts = exact ? find_exact(s, begin, folder, ordinals) : find_near(s, begin, ordinals);
+  const auto verdicts = exact ? find_exact(s, begin, ordinals) : find_near(s, begin, ordinals);
   std::error_code ignored;
   std::filesystem::remove_all(folder, ignored);
   const uint32_t why = reason(s, exact ? "copy" : stage.minhash.name);

@@ -54,8 +54,7 @@ class DocumentDecisions {
   void decide_label(size_t s, size_t begin);
   void decide_contamination(size_t s, size_t begin);
   void decide_duplicates(size_t s, size_t begin);
-  SpillArray<DuplicateVerdict> find_exact(size_t s, size_t begin, const std::string& folder,
-                                          SpillArray<uint32_t>& ordinals) const;
+  SpillArray<DuplicateVerdict> find_exact(size_t s, size_t begin, SpillArray<uint32_t>& ordinals) const;
   SpillArray<DuplicateVerdict> find_near(size_t s, size_t begin, SpillArray<uint32_t>& ordinals) const;
   void drop_emptied();
   DocumentKey key_of(size_t s, const CorpusChunk& chunk, uint32_t i, const HashRow& hash) const;

@@ -62,7 +62,8 @@ class Writer {
         store_(store),
         corpus_(corpus),
         result_(result),
-        tally_(recipe_, corpus) {
+        tally_(recipe_, corpus),
+        concatenated_(recipe_.pack_length) {
     if (!recipe_.tokenizer.empty()) {
       tokenizer_ = std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::load(recipe_.tokenizer));
       const auto end = tokenizer_->end_of_text();
@@ -78,6 +79,8 @@ class Writer {
   }
 
   void run(int threads) {
+    // Nothing else of the build that is bounded by memory_bytes is there any more.
+    if (tokenizer_) tokenizer_->limit_memory(recipe_.memory_bytes / static_cast<size_t>(threads));
     if (fs_.exists(result_.directory)) {
       result_.up_to_date = true;
       const auto report =
@@ -248,7 +251,7 @@ class Writer {
       for (int copy = 0; copy < d.copies; ++copy) {
         tokens_->add(held_out ? "held_out" : "train", std::span(chunk.tokens).subspan(w.tokens_begin, tokens),
                      origin);
-        if (!held_out && recipe_.pack_length) lengths_.push_back(static_cast<uint32_t>(tokens));
+        if (!held_out && recipe_.pack_length) concatenated_.add(tokens);
       }
     }
     for (const auto& [ordinal, bytes] : chunk.gone) {
@@ -287,13 +290,13 @@ class Writer {
     const auto dataset = data::Dataset::open(fs_, tokens_directory_);
     const auto plan = data::build_pack_plan(
         fs_, dataset, "train", data::default_plan_name("train", recipe_.pack_length), recipe_.pack_length);
-    const auto plain = data::pack_concatenate(lengths_, static_cast<uint32_t>(recipe_.pack_length));
-    packing_ = {
-        {"length", recipe_.pack_length},
-        {"concatenate",
-         {{"rows", plain.rows}, {"padding", plain.padding()}, {"documents_cut", plain.cut_documents}}},
-        {"best_fit",
-         {{"rows", plan.rows}, {"padding", plan.padding()}, {"documents_cut", plan.documents_cut}}}};
+    packing_ = {{"length", recipe_.pack_length},
+                {"concatenate",
+                 {{"rows", concatenated_.rows()},
+                  {"padding", concatenated_.padding()},
+                  {"documents_cut", concatenated_.cut_documents()}}},
+                {"best_fit",
+                 {{"rows", plan.rows}, {"padding", plan.padding()}, {"documents_cut", plan.documents_cut}}}};
   }
 
   io::FileSystem& fs_;
@@ -308,7 +311,7 @@ class Writer {
   std::string tokens_directory_;
   std::unique_ptr<io::WritableFile> documents_, dropped_, quarantine_;
   CorpusTally tally_;
-  std::vector<uint32_t> lengths_;
+  data::ConcatenatedRows concatenated_;
   Json packing_;
 };
 

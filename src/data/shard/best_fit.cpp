@@ -42,6 +42,11 @@ class RoomTree {
 
 }  // namespace
 
+double padding_of(uint64_t rows, uint64_t length, uint64_t tokens) {
+  if (rows == 0) return 0;
+  return 1 - static_cast<double>(tokens) / (static_cast<double>(rows) * static_cast<double>(length));
+}
+
 PackPlan pack_best_fit(std::span<const uint32_t> document_tokens, uint32_t length) {
   STOKER_CHECK(length >= 1, "rows of {} tokens", length);
   PackPlan plan;
@@ -70,17 +75,10 @@ PackPlan pack_best_fit(std::span<const uint32_t> document_tokens, uint32_t lengt
   return plan;
 }
 
-PackPlan pack_concatenate(std::span<const uint32_t> document_tokens, uint32_t length) {
-  STOKER_CHECK(length >= 1, "rows of {} tokens", length);
-  PackPlan plan;
-  plan.length = length;
-  for (const uint32_t tokens : document_tokens) {
-    const uint64_t begin = plan.tokens, end = begin + tokens;
-    if (tokens && begin / length != (end - 1) / length) ++plan.cut_documents;
-    plan.tokens = end;
-  }
-  plan.rows = (plan.tokens + length - 1) / length;
-  return plan;
+void ConcatenatedRows::add(uint64_t tokens) {
+  const uint64_t begin = tokens_, end = begin + tokens;
+  if (tokens && begin / length_ != (end - 1) / length_) ++cut_documents_;
+  tokens_ = end;
 }
 
 }  // namespace stoker::data

@@ -18,18 +18,29 @@ struct PackPiece {
   uint32_t row;
 };
 
+// The share of cells that show nothing.
+double padding_of(uint64_t rows, uint64_t length, uint64_t tokens);
+
 struct PackPlan {
   uint64_t length = 0, rows = 0, tokens = 0;
   std::vector<PackPiece> pieces;  // by row, in the order they were placed
   uint64_t cut_documents = 0;
-  double padding() const {
-    return rows ? 1 - static_cast<double>(tokens) / (static_cast<double>(rows) * static_cast<double>(length))
-                : 0;
-  }
+  double padding() const { return padding_of(rows, length, tokens); }
 };
 
 PackPlan pack_best_fit(std::span<const uint32_t> document_tokens, uint32_t length);
-// Rows and cut documents only.
-PackPlan pack_concatenate(std::span<const uint32_t> document_tokens, uint32_t length);
+
+// What the other way wastes: told the documents one by one, it counts.
+class ConcatenatedRows {
+ public:
+  explicit ConcatenatedRows(uint64_t length) : length_(length) {}
+  void add(uint64_t tokens);
+  uint64_t rows() const { return length_ ? (tokens_ + length_ - 1) / length_ : 0; }
+  uint64_t cut_documents() const { return cut_documents_; }
+  double padding() const { return padding_of(rows(), length_, tokens_); }
+
+ private:
+  uint64_t length_, tokens_ = 0, cut_documents_ = 0;
+};
 
 }  // namespace stoker::data

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "data/shard/hashed_file.h"
 
 namespace stoker::data {
 namespace {
@@ -44,22 +45,19 @@ DocumentOrigin DocumentTable::at(uint64_t document) const {
   return origin;
 }
 
-std::vector<std::byte> encode_document_table(std::span<const DocumentOrigin> documents) {
-  std::vector<std::byte> out(kHeaderBytes + kRecordBytes * documents.size());
-  const uint64_t version = 1, count = documents.size();
-  std::memcpy(out.data(), kMagic, sizeof kMagic);
-  std::memcpy(out.data() + 8, &version, 8);
-  std::memcpy(out.data() + 16, &count, 8);
-  std::byte* p = out.data() + kHeaderBytes;
-  for (const auto& d : documents) {
-    std::memcpy(p, &d.text_hash.high, 8);
-    std::memcpy(p + 8, &d.text_hash.low, 8);
-    std::memcpy(p + 16, &d.text_bytes, 8);
-    std::memcpy(p + 24, &d.record, 8);
-    std::memcpy(p + 32, &d.source, 4);
-    p += kRecordBytes;
-  }
-  return out;
+void put_document_table_head(HashedFile& out, uint64_t documents) {
+  out.append(kMagic, sizeof kMagic);
+  out.put(uint64_t{1});
+  out.put(documents);
+}
+
+void put_document(HashedFile& out, const DocumentOrigin& document) {
+  out.put(document.text_hash.high);
+  out.put(document.text_hash.low);
+  out.put(document.text_bytes);
+  out.put(document.record);
+  out.put(document.source);
+  out.put(uint32_t{0});
 }
 
 }  // namespace stoker::data

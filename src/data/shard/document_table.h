@@ -11,11 +11,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "base/hash.h"
 
 namespace stoker::data {
+
+class HashedFile;
 
 struct DocumentOrigin {
   Hash128 text_hash;
@@ -36,6 +37,8 @@ class DocumentTable {
   uint64_t documents_ = 0;
 };
 
-std::vector<std::byte> encode_document_table(std::span<const DocumentOrigin> documents);
+// How a table is written: its head, then its documents one after another.
+void put_document_table_head(HashedFile& out, uint64_t documents);
+void put_document(HashedFile& out, const DocumentOrigin& document);
 
 }  // namespace stoker::data

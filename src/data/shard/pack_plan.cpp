@@ -6,6 +6,8 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "data/shard/best_fit.h"
+#include "data/shard/hashed_file.h"
+#include "data/shard/record_log.h"
 #include "data/shard/strict_json.h"
 #include "io/atomic_write.h"
 
@@ -23,11 +25,6 @@ T load(std::span<const std::byte> bytes, uint64_t at) {
   T value;
   std::memcpy(&value, bytes.data() + at, sizeof value);
   return value;
-}
-
-void store(std::vector<std::byte>& out, const void* from, size_t bytes) {
-  const auto* begin = static_cast<const std::byte*>(from);
-  out.insert(out.end(), begin, begin + bytes);
 }
 }  // namespace
 
@@ -97,33 +94,88 @@ std::vector<uint64_t> PackRows::rows_with(uint64_t first, uint64_t count) const 
   return found;
 }
 
-std::vector<std::byte> encode_pack_rows(uint64_t length, uint64_t shard_tokens,
-                                        std::span<const uint32_t> rows_of,
-                                        std::span<const PackedPiece> pieces) {
-  const uint64_t rows = rows_of.empty() ? 0 : uint64_t{rows_of.back()} + 1;
-  std::vector<std::byte> out;
-  out.reserve(kRowsHeader + 4 * (rows + 1) + kPieceBytes * pieces.size());
-  store(out, kRowsMagic.data(), 8);
-  const uint64_t head[5] = {1, length, rows, pieces.size(), shard_tokens};
-  store(out, head, sizeof head);
-  size_t at = 0;
-  for (uint64_t r = 0; r <= rows; ++r) {
-    while (at < rows_of.size() && rows_of[at] < r) ++at;
-    const auto start = checked_cast<uint32_t>(at, "pieces of a shard");
-    store(out, &start, 4);
+namespace {
+// The rows of a shard as they are found, in order, and then its file.
+class RowsWriter {
+ public:
+  RowsWriter(io::FileSystem& fs, const Dataset& dataset, std::string name, uint64_t length)
+      : fs_(fs),
+        name_(std::move(name)),
+        path_(io::join(dataset.directory(), name_)),
+        length_(length),
+        starts_(fs, path_),
+        pieces_(fs, path_) {}
+  void begin_row() { starts_.push_back(checked_cast<uint32_t>(pieces_.size(), "pieces of a shard")); }
+  void add(const PackedPiece& piece) {
+    predicted_ += piece.tokens;
+    pieces_.push_back(piece);
   }
-  for (const PackedPiece& p : pieces) {
-    store(out, &p.first_token, 8);
-    store(out, &p.tokens, 4);
-    store(out, &p.document, 4);
+  PackShard write(uint64_t shard_tokens) {
+    const uint64_t rows = starts_.size();
+    begin_row();  // where the last one ends
+    io::AtomicFile file(fs_, path_);
+    HashedFile out(file.file());
+    out.append(kRowsMagic.data(), kRowsMagic.size());
+    for (const uint64_t value : {uint64_t{1}, length_, rows, pieces_.size(), shard_tokens}) out.put(value);
+    starts_.for_each([&](uint32_t start) { out.put(start); });
+    pieces_.for_each([&](const PackedPiece& p) {
+      out.put(p.first_token);
+      out.put(p.tokens);
+      out.put(p.document);
+    });
+    PackShard record{rows, pieces_.size(), predicted_, out.finish(name_)};
+    file.commit();
+    return record;
   }
-  return out;
-}
 
-double PackPlanManifest::padding() const {
-  return rows ? 1 - static_cast<double>(tokens) / (static_cast<double>(rows) * static_cast<double>(length))
-              : 0;
+ private:
+  io::FileSystem& fs_;
+  std::string name_, path_;
+  uint64_t length_, predicted_ = 0;
+  RecordLog<uint32_t> starts_;
+  RecordLog<PackedPiece> pieces_;
+};
+
+// The documents of a window of the shard, until they are packed.
+class PackWindow {
+ public:
+  PackWindow(uint64_t length, uint64_t& documents_cut)
+      : length_(static_cast<uint32_t>(length)), cut_(documents_cut) {}
+  uint64_t tokens() const { return tokens_; }
+  void add(uint64_t first_token, uint64_t tokens, uint64_t document) {
+    documents_.emplace_back(first_token, checked_cast<uint32_t>(document, "documents of a shard"));
+    lengths_.push_back(checked_cast<uint32_t>(tokens, "tokens of a document"));
+    tokens_ += tokens;
+  }
+  void pack(RowsWriter& rows) {
+    const PackPlan packed = pack_best_fit(lengths_, length_);
+    for (size_t i = 0; i < packed.pieces.size(); ++i) {
+      const PackPiece& p = packed.pieces[i];
+      if (i == 0 || p.row != packed.pieces[i - 1].row) rows.begin_row();
+      rows.add({documents_[p.document].first + p.first, p.tokens, documents_[p.document].second});
+    }
+    cut_ += packed.cut_documents;
+    lengths_.clear(), documents_.clear(), tokens_ = 0;
+  }
+
+ private:
+  uint32_t length_;
+  uint64_t& cut_;
+  std::vector<uint32_t> lengths_;
+  std::vector<std::pair<uint64_t, uint32_t>> documents_;  // first predicted token, number
+  uint64_t tokens_ = 0;
+};
+
+// <name>_<shard>.rows
+std::string rows_name(const std::string& plan, std::string shard) {
+  if (shard.ends_with(".bin")) shard.resize(shard.size() - 4);
+  std::string name = fmt::format("{}_{}.rows", plan, shard);
+  if (!is_plain_name(name)) fail(ErrorKind::kUsage, "packing plan \"{}\": the name is too long", plan);
+  return name;
 }
+}  // namespace
+
+double PackPlanManifest::padding() const { return padding_of(rows, length, tokens); }
 
 std::string PackPlanManifest::to_json() const {
   Json list = Json::array();
@@ -244,22 +296,8 @@ PackPlanManifest build_pack_plan(io::FileSystem& fs, const Dataset& dataset, con
         fail(ErrorKind::kData, "{}: expected {} documents, found {}", table_file->path(), shard.documents,
              table.documents());
     }
-    std::vector<uint32_t> rows_of, lengths;
-    std::vector<PackedPiece> pieces;
-    std::vector<std::pair<uint64_t, uint32_t>>
-        documents;  // of the window at hand: first predicted token, number
-    uint64_t rows = 0, predicted = 0, in_window = 0;
-    const auto pack_window = [&] {
-      const PackPlan packed = pack_best_fit(lengths, static_cast<uint32_t>(length));
-      for (const PackPiece& p : packed.pieces) {
-        rows_of.push_back(checked_cast<uint32_t>(rows + p.row, "rows of a shard"));
-        pieces.push_back({documents[p.document].first + p.first, p.tokens, documents[p.document].second});
-      }
-      plan.documents_cut += packed.cut_documents;
-      rows += packed.rows;
-      predicted += packed.tokens;
-      lengths.clear(), documents.clear(), in_window = 0;
-    };
+    RowsWriter rows(fs, dataset, rows_name(name, shard.bin.name), length);
+    PackWindow window(length, plan.documents_cut);
     for (uint64_t d = 0; d < tokens->index().documents(); ++d) {
       const uint64_t begin = tokens->document_start(d), end = tokens->document_start(d + 1);
       if (end < begin)
@@ -270,24 +308,11 @@ PackPlanManifest build_pack_plan(io::FileSystem& fs, const Dataset& dataset, con
         continue;
       }
       ++plan.documents;
-      documents.emplace_back(begin + given, checked_cast<uint32_t>(d, "documents of a shard"));
-      lengths.push_back(checked_cast<uint32_t>(end - begin - given, "tokens of a document"));
-      in_window += lengths.back();
-      if (in_window >= plan.window_tokens) pack_window();
+      window.add(begin + given, end - begin - given, d);
+      if (window.tokens() >= plan.window_tokens) window.pack(rows);
     }
-    pack_window();
-    const auto bytes = encode_pack_rows(length, shard.tokens, rows_of, pieces);
-    std::string stem = shard.bin.name;
-    if (stem.ends_with(".bin")) stem.resize(stem.size() - 4);
-    PackShard record{
-        rows,
-        pieces.size(),
-        predicted,
-        {fmt::format("{}_{}.rows", name, stem), bytes.size(), hash128(bytes.data(), bytes.size())}};
-    if (!is_plain_name(record.file.name))
-      fail(ErrorKind::kUsage, "packing plan \"{}\": the name is too long", name);
-    io::write_file_atomic(fs, dataset.path_of(record.file),
-                          {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    window.pack(rows);
+    PackShard record = rows.write(shard.tokens);
     plan.rows += record.rows;
     plan.pieces += record.pieces;
     plan.tokens += record.tokens;

@@ -11,7 +11,8 @@
 // Windows       documents are packed in runs of about window_tokens tokens, whose rows follow one another: neighbouring rows lie near
 //               each other in the shard, which matters where shards are fetched from afar (sample_order.h)
 // Filter        documents may be left out by length, source or text hash (removal requests): a plan over the rest
-// Cost          building: O(documents log length), 28 bytes of memory per piece of one shard. Reading a row: one lookup
+// Cost          building: O(documents log length); of memory 60 bytes per document of a window, the rest in temporary files beside the
+//               plan (record_log.h). Reading a row: one lookup
 // Errors        Data: names the file, what was expected and what was found. Usage: no such plan, a plan of another dataset
 #pragma once
 #include <cstdint>
@@ -52,10 +53,6 @@ class PackRows {
   std::string file_;
   uint64_t length_ = 0, rows_ = 0, pieces_ = 0, shard_tokens_ = 0;
 };
-std::vector<std::byte> encode_pack_rows(uint64_t length, uint64_t shard_tokens,
-                                        std::span<const uint32_t> rows_of,
-                                        std::span<const PackedPiece> pieces);
-
 struct PackShard {
   uint64_t rows = 0, pieces = 0, tokens = 0;
   FileRecord file;

@@ -31,7 +31,9 @@ TEST(Packing, BestFitLosesNothingAndPadsLess) {
   EXPECT_EQ(rows.size(), plan.rows);
   EXPECT_EQ(plan.cut_documents, 1u);
   EXPECT_LT(plan.padding(), 0.02);
-  EXPECT_GT(pack_concatenate(lengths, 1024).cut_documents, 500u);
+  ConcatenatedRows concatenated(1024);
+  for (const uint32_t tokens : lengths) concatenated.add(tokens);
+  EXPECT_GT(concatenated.cut_documents(), 500u);
 }
 
 // A dataset of one split over three shards; document d of a shard has lengths[d] tokens, EOD included.

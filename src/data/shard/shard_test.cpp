@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
+#include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -10,6 +13,7 @@
 #include "data/shard/dataset.h"
 #include "data/shard/dataset_diff.h"
 #include "data/shard/document_table.h"
+#include "data/shard/hashed_file.h"
 #include "data/shard/manifest.h"
 #include "data/shard/token_file.h"
 #include "data/shard/token_index.h"
@@ -157,16 +161,71 @@ TEST(TokenFile, WildPointersAreFoundWhenReadingToo) {
             std::string::npos);
 }
 
+TEST(ShardWriter, MoreDocumentsThanItHoldsInMemory) {
+  io::MemoryFileSystem fs;
+  fs.make_dirs("d");
+  constexpr uint64_t kDocuments = 2 * RecordLog<int>::kHeld + 5;
+  ShardRecord record;
+  {
+    ShardWriter writer(fs, "d", "s", TokenType::kInt32);
+    for (uint64_t i = 0; i < kDocuments; ++i) {
+      const std::vector<int32_t> tokens(1 + i % 3, static_cast<int32_t>(i));
+      writer.add(tokens, {{i, ~i}, i, i / 2, static_cast<uint32_t>(i % 7)});
+    }
+    record = writer.finish();
+  }
+  EXPECT_EQ(fs.list("d"), (std::vector<std::string>{"s.bin", "s.docs", "s.idx", "s.sums"}));
+  const TokenFile shard(fs, "d/s.bin", "d/s.idx");
+  shard.index().check(record.bin.bytes);
+  const auto file = fs.open_read("d/s.docs");
+  EXPECT_EQ(record.docs.bytes, file->size());
+  EXPECT_EQ(record.docs.hash, hash128(file->text()));
+  const auto table = DocumentTable::parse(file->map(), "s.docs");
+  ASSERT_EQ(table.documents(), kDocuments);
+  ASSERT_EQ(shard.index().documents(), kDocuments);
+  for (uint64_t i = 0; i < kDocuments; ++i) {
+    ASSERT_EQ(table.at(i), (DocumentOrigin{{i, ~i}, i, i / 2, static_cast<uint32_t>(i % 7)}));
+    ASSERT_EQ(shard.index().length(i), static_cast<int32_t>(1 + i % 3));
+  }
+}
+
+TEST(ShardWriter, TakesNoMemoryPerDocument) {
+  const std::string directory =
+      std::filesystem::temp_directory_path() / fmt::format("stoker_shard_{}", ::getpid());
+  std::filesystem::create_directories(directory);
+  const auto held = [] {
+    const auto info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+  };
+  const size_t before = held();
+  {
+    ShardWriter writer(io::real_file_system(), directory, "s", TokenType::kUint16);
+    for (uint64_t i = 0; i < 200000; ++i) writer.add(std::vector<int32_t>{1, 0}, {{i, i}, 5, i, 0});
+    EXPECT_LT(held() - before, size_t{4} << 20);  // 48 bytes of each would be 9.6 MB
+    writer.finish();
+  }
+  EXPECT_EQ(TokenFile(io::real_file_system(), directory + "/s.bin", directory + "/s.idx").index().documents(),
+            200000u);
+  std::filesystem::remove_all(directory);
+}
+
 TEST(DocumentTable, RoundTripsAndRefusesDamage) {
   const std::vector<DocumentOrigin> docs{{hash128("a"), 1, 2, 3},
                                          {hash128("b"), uint64_t{1} << 40, uint64_t{1} << 33, 7}};
-  const auto bytes = encode_document_table(docs);
+  io::MemoryFileSystem fs;
+  const auto written = fs.create("x.docs");
+  HashedFile out(*written);
+  put_document_table_head(out, docs.size());
+  for (const auto& d : docs) put_document(out, d);
+  out.finish("x.docs");
+  const auto file = fs.open_read("x.docs");
+  const auto bytes = file->map();
   const auto table = DocumentTable::parse(bytes, "x.docs");
   ASSERT_EQ(table.documents(), 2u);
   EXPECT_EQ(table.at(0), docs[0]);
   EXPECT_EQ(table.at(1), docs[1]);
   for (size_t n = 0; n < bytes.size(); ++n)
-    message_of([&] { DocumentTable::parse(std::span(bytes).subspan(0, n), "x.docs"); });
+    message_of([&] { DocumentTable::parse(bytes.first(n), "x.docs"); });
 }
 
 TEST(BlockSums, AnyPiecesGiveTheSameSumsAndOneBitIsNoticed) {

@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "data/shard/hashed_file.h"
 
 namespace stoker::data {
 namespace {
@@ -15,7 +16,11 @@ constexpr size_t kBufferBytes = size_t{1} << 20;
 }
 
 ShardWriter::ShardWriter(io::FileSystem& fs, std::string directory, std::string name, TokenType type)
-    : fs_(fs), directory_(std::move(directory)), name_(std::move(name)), type_(type) {
+    : fs_(fs),
+      directory_(std::move(directory)),
+      name_(std::move(name)),
+      type_(type),
+      documents_(fs, io::join(directory_, name_ + ".docs")) {
   bin_ = fs_.create(io::join(directory_, name_ + ".bin"));
   buffer_.reserve(kBufferBytes + 64);
 }
@@ -23,8 +28,7 @@ ShardWriter::ShardWriter(io::FileSystem& fs, std::string directory, std::string 
 ShardWriter::~ShardWriter() = default;
 
 void ShardWriter::add(std::span<const int32_t> tokens, const DocumentOrigin& origin) {
-  lengths_.push_back(checked_cast<int32_t>(tokens.size(), "tokens of one document"));
-  origins_.push_back(origin);
+  documents_.push_back({origin, checked_cast<int32_t>(tokens.size(), "tokens of one document")});
   const bool narrow = type_ == TokenType::kUint16;
   const int32_t limit = narrow ? std::numeric_limits<uint16_t>::max() : std::numeric_limits<int32_t>::max();
   for (const int32_t token : tokens) {
@@ -52,13 +56,15 @@ void ShardWriter::flush() {
   buffer_.clear();
 }
 
-FileRecord ShardWriter::write_whole(const std::string& extension, std::span<const std::byte> bytes) {
-  const std::string name = name_ + extension;
-  const auto file = fs_.create(io::join(directory_, name));
-  file->append(bytes.data(), bytes.size());
+template <typename Fill>
+FileRecord ShardWriter::write_beside(const std::string& extension, Fill&& fill) {
+  const auto file = fs_.create(io::join(directory_, name_ + extension));
+  HashedFile out(*file);
+  fill(out);
+  FileRecord record = out.finish(name_ + extension);
   file->sync();
   file->close();
-  return {name, bytes.size(), hash128(bytes.data(), bytes.size())};
+  return record;
 }
 
 ShardRecord ShardWriter::finish() {
@@ -66,13 +72,23 @@ ShardRecord ShardWriter::finish() {
   bin_->sync();
   bin_->close();
   ShardRecord record;
-  record.documents = lengths_.size();
+  record.documents = documents_.size();
   record.tokens = tokens_;
   record.text_bytes = text_bytes_;
   record.bin = {name_ + ".bin", tokens_ * token_bytes(type_), hasher_.digest()};
-  record.idx = write_whole(".idx", encode_token_index(type_, lengths_));
-  record.docs = write_whole(".docs", encode_document_table(origins_));
-  record.sums = write_whole(".sums", summer_.finish().encode());
+  record.idx = write_beside(".idx", [&](HashedFile& out) {
+    write_token_index(out, type_, documents_.size(), [&](const std::function<void(int32_t)>& each) {
+      documents_.for_each([&](const Document& d) { each(d.tokens); });
+    });
+  });
+  record.docs = write_beside(".docs", [&](HashedFile& out) {
+    put_document_table_head(out, documents_.size());
+    documents_.for_each([&](const Document& d) { put_document(out, d.origin); });
+  });
+  record.sums = write_beside(".sums", [&](HashedFile& out) {
+    const auto sums = summer_.finish().encode();
+    out.append(sums.data(), sums.size());
+  });
   return record;
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "data/shard/hashed_file.h"
 
 namespace stoker::data {
 namespace {
@@ -141,24 +142,20 @@ uint64_t TokenIndex::document_of(uint64_t token, uint64_t total_tokens) const {
   return low;
 }
 
-std::vector<std::byte> encode_token_index(TokenType type, std::span<const int32_t> document_tokens) {
-  const uint64_t n = document_tokens.size();
-  std::vector<std::byte> out(kHeaderBytes + 12 * n + 8 * (n + 1));
-  auto put = [&](uint64_t at, const auto& value) { std::memcpy(out.data() + at, &value, sizeof value); };
-  std::memcpy(out.data(), kMagic, sizeof kMagic);
-  put(9, uint64_t{1});
-  put(17, static_cast<uint8_t>(type));
-  put(18, n);
-  put(26, n + 1);
+void write_token_index(HashedFile& out, TokenType type, uint64_t documents,
+                       const std::function<void(const std::function<void(int32_t)>&)>& each_length) {
+  out.append(kMagic, sizeof kMagic);
+  out.put(uint64_t{1});
+  out.put(static_cast<uint8_t>(type));
+  out.put(documents);
+  out.put(documents + 1);
+  each_length([&](int32_t tokens) { out.put(tokens); });
   int64_t pointer = 0;
-  for (uint64_t i = 0; i < n; ++i) {
-    put(kHeaderBytes + 4 * i, document_tokens[i]);
-    put(kHeaderBytes + 4 * n + 8 * i, pointer);
-    put(kHeaderBytes + 12 * n + 8 * i, static_cast<int64_t>(i));
-    pointer += int64_t{document_tokens[i]} * static_cast<int64_t>(token_bytes(type));
-  }
-  put(kHeaderBytes + 20 * n, static_cast<int64_t>(n));
-  return out;
+  each_length([&](int32_t tokens) {
+    out.put(pointer);
+    pointer += int64_t{tokens} * static_cast<int64_t>(token_bytes(type));
+  });
+  for (uint64_t bound = 0; bound <= documents; ++bound) out.put(static_cast<int64_t>(bound));
 }
 
 }  // namespace stoker::data

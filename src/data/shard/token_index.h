@@ -12,12 +12,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace stoker::data {
+
+class HashedFile;
 
 // Megatron's codes. It chooses uint16 below 65,500 words of vocabulary and int32 above; so do we.
 enum class TokenType : uint8_t { kInt32 = 4, kUint16 = 8 };
@@ -73,7 +76,9 @@ class TokenIndex {
   uint64_t sequences_ = 0, bounds_ = 0;
 };
 
-// The bytes of an .idx whose documents hold one sequence each, lying back to back in the .bin.
-std::vector<std::byte> encode_token_index(TokenType type, std::span<const int32_t> document_tokens);
+// Writes an .idx whose documents hold one sequence each, lying back to back in the .bin. each_length(f) calls f(tokens) for every
+// document in order, as often as it is asked to.
+void write_token_index(HashedFile& out, TokenType type, uint64_t documents,
+                       const std::function<void(const std::function<void(int32_t)>&)>& each_length);
 
 }  // namespace stoker::data

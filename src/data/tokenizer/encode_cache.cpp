@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <new>
 
@@ -12,18 +13,24 @@
 
 namespace stoker::tokenizer {
 
-EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string_view)>& whole)
-    : bpe_(bpe), whole_(whole) {
-  constexpr size_t kBytes = sizeof(Bucket) << kBucketBits, kHuge = size_t{2} << 20;
+EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string_view)>& whole, size_t bytes)
+    : bpe_(bpe),
+      whole_(whole),
+      table_bytes_(std::bit_floor(std::clamp(bytes, kLeastBytes, kMostBytes) * 2 / 5)),
+      bucket_mask_(table_bytes_ / sizeof(Bucket) - 1),
+      long_mask_(table_bytes_ / 256 - 1),
+      spill_limit_(table_bytes_ / 8),
+      long_key_limit_(table_bytes_ / 4) {
+  constexpr size_t kHuge = size_t{2} << 20;
   // Fresh from the system, so zero already; with room to align to huge pages, the rest given back.
   void* const mapping =
-      mmap(nullptr, kBytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      mmap(nullptr, table_bytes_ + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
   auto* const begin = static_cast<char*>(mapping);
   const size_t before = (kHuge - reinterpret_cast<uintptr_t>(begin) % kHuge) % kHuge;
   if (before) munmap(begin, before);
-  if (before < kHuge) munmap(begin + before + kBytes, kHuge - before);
-  madvise(begin + before, kBytes, MADV_HUGEPAGE);
+  if (before < kHuge) munmap(begin + before + table_bytes_, kHuge - before);
+  madvise(begin + before, table_bytes_, MADV_HUGEPAGE);
   buckets_ = reinterpret_cast<Bucket*>(begin + before);
   spilled_.assign(kMaxKeyTokens, 0);
   for (auto* tokens : {&tokens_, &filled_, &pending_tokens_})
@@ -34,10 +41,10 @@ EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string
   pending_slots_.resize(kBlockPieces);
 }
 
-EncodeCache::~EncodeCache() { munmap(static_cast<void*>(buckets_), sizeof(Bucket) << kBucketBits); }
+EncodeCache::~EncodeCache() { munmap(static_cast<void*>(buckets_), table_bytes_); }
 
 void EncodeCache::clear() {
-  std::memset(static_cast<void*>(buckets_), 0, sizeof(Bucket) << kBucketBits);
+  std::memset(static_cast<void*>(buckets_), 0, table_bytes_);
   spilled_.assign(kMaxKeyTokens, 0);
   gap_count_ = pending_count_ = settled_count_ = 0;
 }
@@ -52,7 +59,7 @@ void EncodeCache::fresh(std::string_view piece, std::vector<int32_t>& tokens) {
 const EncodeCache::Slot* EncodeCache::find_or_add(size_t home, PieceKey key, std::string_view piece) {
   Slot* place = nullptr;
   for (size_t probe = 0; probe < kProbes && !place; ++probe) {
-    for (Slot& slot : buckets_[(home + probe) & (kBuckets - 1)].slot) {
+    for (Slot& slot : buckets_[(home + probe) & bucket_mask_].slot) {
       if (slot.key == key) return &slot;
       if (!slot.key.high) {
         place = &slot;
@@ -98,10 +105,10 @@ void EncodeCache::settle() {
 
 void EncodeCache::encode_long(std::string_view piece, std::vector<int32_t>& out) {
   if (piece.size() > kLongest) return fresh(piece, out);
-  if (long_slots_.empty()) long_slots_.resize(kLongSlots);
+  if (long_slots_.empty()) long_slots_.resize(long_mask_ + 1);
   const uint64_t hash = hash64(piece);
-  size_t home = hash & (kLongSlots - 1), at = home;
-  for (size_t probe = 0; probe < kProbes; ++probe, at = (at + 1) & (kLongSlots - 1)) {
+  size_t home = hash & long_mask_, at = home;
+  for (size_t probe = 0; probe < kProbes; ++probe, at = (at + 1) & long_mask_) {
     const LongSlot& slot = long_slots_[at];
     if (slot.hash == hash && slot.length == piece.size() &&
         std::memcmp(long_keys_.data() + slot.key, piece.data(), piece.size()) == 0) {
@@ -117,7 +124,7 @@ void EncodeCache::encode_long(std::string_view piece, std::vector<int32_t>& out)
   scratch_.clear();
   fresh(piece, scratch_);
   out.insert(out.end(), scratch_.begin(), scratch_.end());
-  if (long_keys_.size() > (size_t{1} << 22) || long_tokens_.size() > kSpillLimit) {
+  if (long_keys_.size() > long_key_limit_ || long_tokens_.size() > spill_limit_) {
     std::fill(long_slots_.begin(), long_slots_.end(), LongSlot{});
     long_keys_.clear();
     long_tokens_.clear();
@@ -176,7 +183,7 @@ size_t EncodeCache::encode_block(const PieceFinder& find, std::string_view text,
   size_t ends[kPieceBatch];
   __m128i keys[kPieceBatch];
   uint32_t homes[kPieceBatch];
-  if (spilled_.size() > kSpillLimit) clear();
+  if (spilled_.size() > spill_limit_) clear();
   int32_t* to = tokens_.data();
   for (size_t batch = 0; batch < kBlockPieces / kPieceBatch && begin < text.size(); ++batch) {
     const size_t count = find(text, begin, ends, kPieceBatch);
@@ -184,7 +191,7 @@ size_t EncodeCache::encode_block(const PieceFinder& find, std::string_view text,
     size_t at = begin, safe = 0;
     auto take = [&](size_t i, __m128i key) {
       keys[i] = key;
-      homes[i] = hash_vector(key) & (kBuckets - 1);
+      homes[i] = hash_vector(key) & bucket_mask_;
       __builtin_prefetch(buckets_ + homes[i]);
       at = ends[i];
     };

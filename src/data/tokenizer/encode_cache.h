@@ -3,7 +3,8 @@
 // table of short pieces (64-byte buckets of two; a full bucket spills into the next few, and only then is an entry replaced), a table of longer ones, buffers.
 // Pieces that are new are merged together at the end of a block of text (bpe.h, merge_keys), and their tokens put where they belong.
 // The content never changes a result, only its speed. One thread at a time. Private to this room.
-// Memory  16 MB of table on huge pages where the system has them, touched as it fills; 38 MB at most with the longer pieces
+// Memory  at most `bytes`: two fifths of it a table on huge pages where the system has them, the rest grows with what is seen. More than
+//         kMostBytes (a table of 16 MB) is not used, less than kLeastBytes neither
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -20,17 +21,18 @@ namespace stoker::tokenizer {
 class EncodeCache {
  public:
   // whole(piece): the token to use without merging, or -1. Both are referred to, not copied.
-  EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string_view)>& whole);
+  EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string_view)>& whole, size_t bytes);
   ~EncodeCache();
   EncodeCache(const EncodeCache&) = delete;
 
   // Appends the tokens of text, split by `find`.
   void encode(const PieceFinder& find, std::string_view text, std::vector<int32_t>& out);
 
+  static constexpr size_t kMostBytes = size_t{40} << 20, kLeastBytes = kMostBytes / 64;
+
  private:
-  static constexpr int kBucketBits = 18;
   static constexpr int kInline = 3;
-  static constexpr size_t kBuckets = size_t{1} << kBucketBits, kProbes = 4;
+  static constexpr size_t kProbes = 4;
   struct Slot {
     PieceKey key;             // length 0: empty
     int32_t tokens[kInline];  // count > kInline: tokens[0] is where they are in spilled_
@@ -43,9 +45,7 @@ class EncodeCache {
     uint64_t hash = 0;
     uint32_t key = 0, length = 0, tokens = 0, count = 0;
   };
-  static constexpr size_t kLongSlots = size_t{1} << 16, kLongest = 512;
-  static constexpr size_t kSpillLimit = size_t{1} << 21;
-
+  static constexpr size_t kLongest = 512;
   static constexpr size_t kBlockPieces = 32 * kPieceBatch;
   static constexpr int32_t kPending =
       INT32_MAX;  // count of a slot whose piece waits for the end of the block
@@ -68,7 +68,9 @@ class EncodeCache {
 
   const Bpe& bpe_;
   const std::function<int32_t(std::string_view)>& whole_;
+  const size_t table_bytes_;  // a power of two
   Bucket* buckets_ = nullptr;
+  const size_t bucket_mask_, long_mask_, spill_limit_, long_key_limit_;
   std::vector<LongSlot> long_slots_;
   std::vector<char> long_keys_;
   std::vector<int32_t> spilled_, long_tokens_, scratch_;

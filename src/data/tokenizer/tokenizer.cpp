@@ -85,13 +85,14 @@ struct Tokenizer::State {
   std::function<int32_t(std::string_view)> whole;  // with ignore_merges: the token that is the piece, or -1
 
   // Each encoding thread works with a cache of its own; they are kept for the next one.
+  size_t cache_bytes = EncodeCache::kMostBytes;
   mutable std::mutex idle_mutex;
   mutable std::vector<std::unique_ptr<EncodeCache>> idle;
   struct Lease {
     explicit Lease(const State& s) : state(s) {
       std::lock_guard lock(s.idle_mutex);
       if (s.idle.empty()) {
-        cache = std::make_unique<EncodeCache>(s.bpe, s.whole);
+        cache = std::make_unique<EncodeCache>(s.bpe, s.whole, s.cache_bytes);
       } else {
         cache = std::move(s.idle.back());
         s.idle.pop_back();
@@ -193,6 +194,11 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 const Definition& Tokenizer::definition() const { return state_->definition; }
 int32_t Tokenizer::vocab_size() const { return state_->vocab_size; }
 Hash128 Tokenizer::content_hash() const { return state_->hash; }
+
+void Tokenizer::limit_memory(size_t bytes_per_thread) {
+  state_->idle.clear();
+  state_->cache_bytes = bytes_per_thread;
+}
 
 void Tokenizer::encode_append(std::string_view text, std::vector<int32_t>& tokens,
                               SpecialTokens special) const {

@@ -5,9 +5,9 @@
 // Ids      int32, 0 <= id < vocab_size(); gaps are possible and decode to nothing
 // Parity   the ids of tokenizers 0.23 for UTF-8 text (docs/formats/tokenizer.md says what is
 //          supported)
-// Threads  a Tokenizer never changes: any number of threads may use one
-// Cost     linear in the text for every input; frequent pieces come from a cache (a few MB per
-//          encoding thread)
+// Threads  a Tokenizer never changes what it says: any number of threads may use one
+// Cost     linear in the text for every input; frequent pieces come from a cache, up to 40 MB per
+//          encoding thread unless limit_memory() says less
 // Errors   Usage: an unsupported feature or unknown split pattern. Data: malformed file, inconsistent
 //          vocabulary, a byte that the vocabulary has no token for, an id out of range. Storage:
 //          unreadable or unwritable file
@@ -62,6 +62,9 @@ class Tokenizer {
   // With the post-processor's template around it (Llama-3: begin-of-text first).
   std::vector<int32_t> encode_with_template(std::string_view text,
                                             SpecialTokens special = SpecialTokens::kRecognise) const;
+
+  // From now on encoding takes about so much memory a thread; less memory is slower. Not beside encoding.
+  void limit_memory(size_t bytes_per_thread);
 
   std::string decode(std::span<const int32_t> tokens, bool skip_special = false) const;  // bytes
   std::string_view token_bytes(int32_t token) const;                                     // "" for a gap

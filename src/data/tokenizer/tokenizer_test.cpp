@@ -102,6 +102,22 @@ INSTANTIATE_TEST_SUITE_P(Patterns, AllPatterns, testing::ValuesIn(kSplitPatterns
   return s;
 });
 
+// Pieces that no longer find room in the cache, short and long ones, some of many tokens.
+TEST_P(AllPatterns, ALittleMemoryChangesNothing) {
+  std::mt19937 random(5);
+  std::string text;
+  for (int i = 0; i < 30000; ++i) {
+    const size_t length = i % 50 ? 2 + random() % 12 : 20 + random() % 60;
+    for (size_t k = 0; k < length; ++k) text += static_cast<char>('a' + random() % 26);
+    text += ' ';
+    if (i % 3 == 0) text += "the training data ";
+  }
+  Tokenizer small(tokenizer_.definition());
+  small.limit_memory(0);
+  const auto expected = tokenizer_.encode(text);
+  for (int round = 0; round < 2; ++round) ASSERT_EQ(small.encode(text), expected);
+}
+
 // The definition of BPE, as plainly as it can be said.
 std::vector<int32_t> merge_plainly(const Definition& d, std::string_view piece) {
   std::vector<int32_t> tokens;

@@ -188,7 +188,8 @@ void Launcher::handle(const ProcessExit& exit) {
   const bool clean = exit.signal == 0 && exit.exit_code == 0;
   if (!clean && exit.signal == 0 && is_final(exit.exit_code)) {
     // Workers that were told to stop may be seen before the one that made them: its reason is the run's.
-    if (exit_code_ == 0 || exit_code_ == stoker::exit_code(ErrorKind::kCancelled)) {
+    const int stopped = stoker::exit_code(ErrorKind::kCancelled);
+    if (exit_code_ == 0 || (exit_code_ == stopped && exit.exit_code != stopped)) {
       exit_code_ = exit.exit_code;
       hooks_.say(fmt::format("{} ended with exit code {}: the run ends. {}/logs/{}.log ends with: {}",
                              exit.name, exit.exit_code, plan_.run_dir, exit.name,

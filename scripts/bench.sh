@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ./dev bench [step|torch|ddp|exact|overlap|data|checkpoint]
+# ./dev bench [step|torch|ddp|exact|overlap|memory|data|checkpoint]
 #   step    this machine alone: matrix-product peak, then both 124M shapes (stoker bench step)
 #   torch   (default) the same, interleaved with PyTorch from PyPI in a virtual environment of its own, .venv; writes the
 #           table of docs/bench.md. About ten minutes, most of it torch.compile; --quick leaves the compiled peer out.
@@ -8,6 +8,7 @@
 # pip's own configuration applies: an index of CPU builds named there (PIP_EXTRA_INDEX_URL) saves gigabytes.
 #   exact   what it costs that the layout never changes the bits: sums and whole steps
 #   overlap what workers that share a model's width wait for one another over a cable of 1 Gbit/s between network namespaces (root)
+#   memory  what a run was said to take beside what it took, over shapes
 #   data    the data factory on two messy Debian packages: stages, signatures, accuracy of the bands, extraction beside
 #           trafilatura, dedup and shards beside datatrove, encoding beside tokenizers and tiktoken, training on cleaned
 #           text beside raw (docs/data-factory.md)
@@ -17,7 +18,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 what=torch
-case "${1:-}" in step | torch | ddp | exact | overlap | data | checkpoint) what=$1; shift ;; esac
+case "${1:-}" in step | torch | ddp | exact | overlap | memory | data | checkpoint) what=$1; shift ;; esac
 if [ "$what" = data ]; then
   exec scripts/bench_data.sh "$@"
 fi
@@ -25,6 +26,7 @@ if [ "$what" = exact ]; then
   exec scripts/bench_exact.sh "$@"
 fi
 if [ "$what" = overlap ]; then exec scripts/bench_overlap.sh "$@"; fi
+if [ "$what" = memory ]; then exec scripts/bench_memory.sh; fi
 if [ "$what" = checkpoint ]; then exec scripts/checkpoint_proof.sh; fi
 if [ "$what" = step ]; then
   exec build/stoker bench step "$@"

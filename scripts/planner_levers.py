@@ -19,6 +19,13 @@ def kernel(row):
     return next((n for n in row["notes"].split(";") if "kernel=" in n or "asynctp" in n.lower()), "")
 
 
+def fine_tuning(row):
+    told = row["notes"].lower()
+    if row["row_kind"] == "peft" or "finetuning lora" in told:
+        return "lora"
+    return "sft" if row["row_kind"] == "sft" or "finetuning sft" in told else ""
+
+
 # name, columns that may differ, test of (from, to)
 LEVERS = [
     ("bf16 to fp8", ["precision_class"], lambda a, b: (a["precision_class"], b["precision_class"]) == ("bf16", "fp8")),
@@ -27,8 +34,9 @@ LEVERS = [
      lambda a, b: a["activation_recompute"].startswith("full") and b["activation_recompute"].startswith("none")),
     ("full to selective recomputation", ["activation_recompute"],
      lambda a, b: a["activation_recompute"].startswith("full") and b["activation_recompute"].startswith("selective")),
-    ("full fine-tuning to LoRA", ["model_name", "tp", "pp", "dp", "micro_batch", "cp", "vpp", "sequence_parallel"],
-     lambda a, b: (a["row_kind"], b["row_kind"]) == ("sft", "peft")
+    ("full fine-tuning to LoRA",
+     ["model_name", "n_gpus", "tp", "pp", "dp", "micro_batch", "global_batch", "cp", "vpp", "sequence_parallel"],
+     lambda a, b: fine_tuning(a) == "sft" and fine_tuning(b) == "lora"
      and a["model_name"].split("[")[0] == b["model_name"].split("[")[0]),
     ("micro-batch doubled", ["micro_batch"],
      lambda a, b: a["micro_batch"] and b["micro_batch"] and float(b["micro_batch"]) == 2 * float(a["micro_batch"])),

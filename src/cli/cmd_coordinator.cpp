@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -15,6 +17,8 @@ namespace stoker::cli {
 namespace {
 
 constexpr double kTellZombies_s = 30;
+constexpr double kLastThread_s = 0.5;
+constexpr double kLastSave_s = 60;  // what workers that were told to stop may take to save
 
 struct Flags {
   elastic::CoordinatorConfig config;
@@ -63,6 +67,7 @@ void run_coordinator(Flags& flags) {
     own->text = address.text() + "\n";
   }
   fmt::print(stderr, "coordinator of {} at {}\n", flags.run, address.text());
+  const pid_t starter = getppid();
   double empty_since = 0, retired_at = 0, next_look = 0;
   while (!stop_requested()) {
     // Once the run is complete and everybody has left there is nothing to coordinate.
@@ -82,6 +87,15 @@ void run_coordinator(Flags& flags) {
     if (retired_at > 0 && monotonic_s() - retired_at > kTellZombies_s) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
+  // When the launcher is gone its workers, told like this process, save: that needs somebody to allow the checkpoint. The signal comes
+  // when its first thread has ended, a moment before its last.
+  for (const double end = monotonic_s() + kLastThread_s;
+       getppid() == starter && !coordinator.nobody_left() && monotonic_s() < end;)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  if (getppid() == starter) return;
+  coordinator.stop("the launcher has ended");
+  for (const double end = monotonic_s() + kLastSave_s; !coordinator.nobody_left() && monotonic_s() < end;)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
 }
 
 }  // namespace

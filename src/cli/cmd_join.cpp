@@ -44,6 +44,11 @@ void join(const Flags& flags) {
     io::real_file_system().make_dirs(flags.run);
     setenv("STOKER_RUN_DIR", flags.run.c_str(), 1);
   }
+  fmt::print(
+      stderr,
+      "stoker: {} asks the run at {} for a place; without one it waits as a spare (stoker top shows it, "
+      "Ctrl-C ends it)\n",
+      getenv("STOKER_WORKER"), address.text());
   execv(argv[0], argv.data());
   fail(ErrorKind::kInternal, "cannot start {}", words[0]);
 }
@@ -62,9 +67,9 @@ void add_join(Command& app) {
   cmd->add_flag("--tls", flags->tls, "The coordinator uses TLS although it is on loopback");
   cmd->add_flag("--no-tls", flags->no_tls, "The coordinator was started with --no-tls");
   cmd->footer(
-      "Example: stoker join node1:7070 --token $(cat run/token)\nThe worker takes part when the run wants "
-      "more "
-      "workers than it has: see stoker scale.");
+      "Example: stoker join node1:7070 --token $(cat run/token)\nRun it where stoker launch was run: the "
+      "worker reads the same recipe and data. It takes part when the run wants more workers than it has, and "
+      "is a spare until then: see stoker scale.");
   cmd->callback([flags] { join(*flags); });
 }
 

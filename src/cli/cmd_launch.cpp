@@ -19,7 +19,7 @@ namespace {
 
 struct Flags {
   int workers = 1, minimum = 1, max_restarts = 1000;
-  std::string hosts, run = "run", ssh = "ssh", remote_program;
+  std::string hosts, run, ssh = "ssh", remote_program;
   double heartbeat_timeout_s = 5;
   bool no_tls = false;
   std::vector<std::string> command;
@@ -31,17 +31,18 @@ void print_manifest(const Flags& flags) {
   run.workers = flags.workers;
   run.minimum = flags.minimum;
   run.max_replacements = flags.max_restarts;
-  if (flags.command.empty() || flags.command.front() != "train")
-    fail(ErrorKind::kUsage, "--kubernetes: expected a train command after --");
   run.train_arguments.assign(flags.command.begin() + 1, flags.command.end());
   run.token = net::new_token();
   fmt::print("{}", cluster::render_kubernetes(run));
 }
 
-int launch(const Flags& flags) {
+int launch(Flags flags) {
   if (flags.minimum < 1 || flags.minimum > flags.workers)
     fail(ErrorKind::kUsage, "{} workers with a minimum of {}: expected 1 <= minimum <= workers",
          flags.workers, flags.minimum);
+  // One directory for what workers and coordinator write, whichever way it is said.
+  if (flags.run.empty()) flags.run = run_directory_of(flags.command);
+  else flags.command.insert(flags.command.end(), {"--set", fmt::format("run.dir=\"{}\"", flags.run)});
   cluster::LaunchPlan plan;
   plan.workers = flags.workers;
   plan.minimum = flags.minimum;
@@ -90,8 +91,8 @@ int launch(const Flags& flags) {
   launcher.start_coordinator();
   view = std::make_unique<RunView>(net::parse_address(launcher.address()),
                                    flags.no_tls ? net::Tls::kOff : net::Tls::kAuto, plan.token, true);
-  fmt::print(stderr, "stoker: {} workers, coordinator {}, logs in {}/logs\n", flags.workers,
-             launcher.address(), flags.run);
+  fmt::print(stderr, "stoker: {} worker{}, coordinator {}, logs in {}/logs\n", flags.workers,
+             flags.workers == 1 ? "" : "s", launcher.address(), flags.run);
   if (!plan.hosts.empty())
     fmt::print(stderr, "stoker: more workers may come with: stoker join {} --token $(cat {}/token)\n",
                launcher.address(), flags.run);
@@ -112,7 +113,8 @@ void add_launch(Command& app) {
   cmd->add_option("--minimum", flags->minimum, "Pause below this many workers (default 1)");
   cmd->add_option("--hosts", flags->hosts, "Hosts over SSH: a,b:4,user@c:2 (name[:workers])");
   cmd->add_option("--run", flags->run,
-                  "Run directory (default run); on shared storage when there are several hosts");
+                  "Run directory (default: the recipe's run.dir); on shared storage when there are several "
+                  "hosts");
   cmd->add_option("--restarts", flags->max_restarts, "Replacements for lost workers in all (default 1000)");
   cmd->add_option("--heartbeat-timeout", flags->heartbeat_timeout_s,
                   "Seconds until a silent worker is put out (default 5)");
@@ -139,6 +141,10 @@ void add_launch(Command& app) {
       "  stoker launch -n 8 --kubernetes a --image registry/stoker:0.1 --claim runs -- train recipe.toml | "
       "kubectl apply -f -");
   cmd->callback([flags] {
+    if (flags->command.front() != "train")
+      fail(ErrorKind::kUsage,
+           "stoker launch starts train commands: expected `-- train RECIPE...`, found `-- {}`",
+           flags->command.front());
     if (!flags->kubernetes.name.empty()) return print_manifest(*flags);
     if (const int code = launch(*flags); code != 0) throw ExitWith(code);
   });

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
 #include "cli/command.h"
@@ -25,6 +26,11 @@ AssessOptions sweep_options(const PlanOptions& o) {
   return options;
 }
 
+std::string days_range(const Band<Seconds>& wall) {
+  const auto days = [](Seconds s) { return s.value() / 86400; };
+  return fmt::format("{:.4g} ({:.3g} to {:.3g})", days(wall.mid), days(wall.low), days(wall.high));
+}
+
 json point_json(const SweepPoint& p) {
   json j{{"on", p.on}};
   if (!p.assessment) {
@@ -44,19 +50,44 @@ double cheapest_rent(const Assessment& a) {
   return rent;
 }
 
-MoneyInput owned_input(const Assessment& a) {
-  MoneyInput in;
-  in.accelerator = a.request.hardware.accelerator.name;
-  in.peak_tflops =
-      std::max(a.request.hardware.accelerator.bf16, a.request.hardware.accelerator.fp16).value() / 1e12;
-  in.accelerators = a.request.hardware.accelerators;
-  in.accelerators_per_node = a.request.hardware.accelerators_per_node;
-  in.wall = a.wall;
-  in.draw = a.draw;
-  in.grid = a.grid;
-  in.utilisation = a.request.utilisation;
-  in.workstation = a.request.workstation;
-  return in;
+void changed(const char* name, double x, const std::string& was, double y, const std::string& is) {
+  fmt::print("{:<14} {:>36} {:>36} {:>9}\n", name, was, is,
+             x > 0 ? fmt::format("{:+.1f} %", (y / x - 1) * 100) : "");
+}
+
+// Every number of two plans, with its range.
+void print_change(const Assessment& a, const Assessment& b) {
+  const auto plain = [](double v) { return fmt::format("{:.4g}", v); };
+  const auto row = [&](const char* name, double x, double y) { changed(name, x, plain(x), y, plain(y)); };
+  const auto band = [&](const char* name, auto x, auto y, auto text) {
+    const auto all = [&](auto v) {
+      return fmt::format("{} ({} to {})", text(v.mid), text(v.low), text(v.high));
+    };
+    const decltype(x.mid) unit(1);
+    changed(name, x.mid / unit, all(x), y.mid / unit, all(y));
+  };
+  const auto quantile = [&](const char* name, Seconds x, Seconds y) {
+    changed(name, x.value(), human_days(x), y.value(), human_days(y));
+  };
+  const auto megawatt_hours = [&](Joules j) { return plain(j.value() / 3.6e9); };
+  fmt::print("{:<14} {:>36} {:>36} {:>9}\n", "", "as planned (low to high)", "what if (low to high)",
+             "change");
+  row("memory, GiB", in_gibibytes(a.chosen.prediction.memory.peak),
+      in_gibibytes(b.chosen.prediction.memory.peak));
+  band("step", a.step, b.step, human_days);
+  row("MFU, %", a.chosen.prediction.mfu * 100, b.chosen.prediction.mfu * 100);
+  band("time, mean", a.wall, b.wall, human_days);
+  quantile("time, 50 %", a.wall_p50, b.wall_p50);
+  quantile("time, 99 %", a.wall_p99, b.wall_p99);
+  row("goodput, %", a.goodput.mean_goodput * 100, b.goodput.mean_goodput * 100);
+  band("failures", a.goodput.failures, b.goodput.failures, plain);
+  band("energy, MWh", a.energy.site, b.energy.site, megawatt_hours);
+  band("tCO2e", a.energy.tonnes_co2, b.energy.tonnes_co2, plain);
+  row("site, MW", a.racks.site_mw, b.racks.site_mw);
+  if (a.cost().possible && b.cost().possible)
+    changed("money", a.cost().total.mid.value(), dollars_band(a.cost()), b.cost().total.mid.value(),
+            dollars_band(b.cost()));
+  band("loss, nats", a.learned.loss, b.learned.loss, plain);
 }
 
 }  // namespace
@@ -66,7 +97,7 @@ void add_plan_compare(Command& plan) {
       plan.add_subcommand("compare", "Deployment paths, offers and hardware side by side, with break-even");
   auto o = add_plan_options(*cmd, true);
   auto with = std::make_shared<std::vector<std::string>>();
-  cmd->add_option("--with", *with, "More hardware to compare: h200:512 (repeat)");
+  cmd->add_option("--with", *with, "More hardware to compare: h200:512 (repeat)")->one_each();
   cmd->footer("Example: stoker plan compare recipes/plan/gpt3_175b_a100.toml --with h100:1024");
   cmd->callback([o, with] {
     const PlanRequest request = plan_request(*o);
@@ -74,9 +105,9 @@ void add_plan_compare(Command& plan) {
     all.insert(all.end(), with->begin(), with->end());
     json rows = json::array();
     if (!o->json)
-      fmt::print("{:<16} {:<12} {:>11} {:>9} {:>10} {:>24} {:>8} {:>10} {:>12}  {}\n", "hardware", "path",
-                 "days (50 %)", "MWh", "tCO2e", "cost (low to high)", "$/acc-h", "to raise", "lead days",
-                 "beware");
+      fmt::print("{:<16} {:<12} {:>24} {:>9} {:>10} {:>26} {:>8} {:>10} {:>12}  {}\n", "hardware", "path",
+                 "days (low to high)", "MWh", "tCO2e", "cost (low to high)", "$/acc-h", "to raise",
+                 "lead days", "beware");
     for (const std::string& on : all) {
       const Assessment a = assess(on_hardware(request, on), sweep_options(*o));
       if (o->json) {
@@ -84,7 +115,7 @@ void add_plan_compare(Command& plan) {
         const double rent = cheapest_rent(a);
         for (const PathKind owned : {PathKind::kOnPremises, PathKind::kHyperscale}) {
           if (!a.fits || rent <= 0) continue;
-          const BreakEven even = break_even(owned, rent, owned_input(a), a.request.figures);
+          const BreakEven even = break_even(owned, rent, money_input(a), a.request.figures);
           row["break_even"].push_back({{"path", std::string(to_string(owned))},
                                        {"rent_usd_per_accelerator_hour", rent},
                                        {"utilisation", number_or_null(even.utilisation)},
@@ -102,19 +133,16 @@ void add_plan_compare(Command& plan) {
           fmt::print("{:<16} {:<12} {}\n", on, to_string(c.path), c.reason);
           continue;
         }
-        fmt::print("{:<16} {:<12} {:>11.4g} {:>9.4g} {:>10.4g} {:>24} {:>8.2f} {:>10} {:>12}  {}\n", on,
-                   to_string(c.path), a.wall_p50.value() / 86400, a.energy.site.mid.value() / 3.6e9,
-                   a.energy.tonnes_co2.mid,
-                   fmt::format("{} ({} to {})", human_dollars(c.total.mid.value()),
-                               human_dollars(c.total.low.value()), human_dollars(c.total.high.value())),
-                   c.per_accelerator_hour.mid,
+        fmt::print("{:<16} {:<12} {:>24} {:>9.4g} {:>10.4g} {:>26} {:>8.2f} {:>10} {:>12}  {}\n", on,
+                   to_string(c.path), days_range(c.wall), c.energy.site.mid.value() / 3.6e9,
+                   c.energy.tonnes_co2.mid, dollars_band(c), c.per_accelerator_hour.mid,
                    c.to_raise.value() > 0 ? human_dollars(c.to_raise.value()) : "-",
                    fmt::format("{:.0f} to {:.0f}", c.lead_days.low, c.lead_days.high), c.reason);
       }
       const double rent = cheapest_rent(a);
       if (rent > 0)
         for (const PathKind owned : {PathKind::kOnPremises, PathKind::kHyperscale}) {
-          const BreakEven even = break_even(owned, rent, owned_input(a), a.request.figures);
+          const BreakEven even = break_even(owned, rent, money_input(a), a.request.figures);
           fmt::print("{:<16} {:<12} beats on-demand ({:.2f} $/h) {}; {}. {}\n", on, to_string(owned), rent,
                      even.utilisation <= 1
                          ? fmt::format("above {:.0f} % use over the hardware's life", even.utilisation * 100)
@@ -142,10 +170,11 @@ void add_plan_scale(Command& plan) {
   cmd->callback([o, from, to, sizes] {
     const PlanRequest request = plan_request(*o);
     json rows = json::array();
+    std::string note;
     if (!sizes->empty()) {
       if (!o->json)
-        fmt::print("{:>12} {:>9} {:>10} {:>12} {:>10} {:>10} {:>12} {:>10}  {}\n", "parameters", "tokens",
-                   "step", "MFU %", "days (50%)", "MWh", "cost", "loss", "layout");
+        fmt::print("{:>12} {:>9} {:>10} {:>12} {:>24} {:>10} {:>12} {:>10}  {}\n", "parameters", "tokens",
+                   "step", "MFU %", "days (low to high)", "MWh", "cost", "loss", "layout");
       for (const double size : *sizes) {
         // Tokens per parameter stay, unless --tokens fixes them.
         PlanRequest r = plan_request(*o, {fmt::format("model=\"size:{:.17g}\"", size)});
@@ -159,14 +188,15 @@ void add_plan_scale(Command& plan) {
                      a.limits.empty() ? "" : a.limits[0].text);
           continue;
         }
-        fmt::print("{:>12} {:>9} {:>10} {:>12.1f} {:>10.4g} {:>10.4g} {:>12} {:>10.3f}  {}\n",
+        note = range_note(a.chosen.prediction);
+        fmt::print("{:>12} {:>9} {:>10} {:>12.1f} {:>24} {:>10.4g} {:>12} {:>10.3f}  {}\n",
                    human_count(a.parameters), human_count(r.tokens), human_days(a.step.mid),
-                   a.chosen.prediction.mfu * 100, a.wall_p50.value() / 86400,
-                   a.energy.site.mid.value() / 3.6e9,
+                   a.chosen.prediction.mfu * 100, days_range(a.wall), a.energy.site.mid.value() / 3.6e9,
                    a.cost().possible ? human_dollars(a.cost().total.mid.value()) : "-", a.learned.loss.mid,
                    describe(a.chosen.run));
       }
       if (o->json) fmt::print("{}\n", json{{"sizes", std::move(rows)}}.dump(2));
+      else if (!note.empty()) fmt::print("{}\n", note);
       return;
     }
     const auto points = sweep(request, {request.on}, *from, *to, sweep_options(*o));
@@ -175,23 +205,25 @@ void add_plan_scale(Command& plan) {
       fmt::print("{}\n", json{{"scale", std::move(rows)}}.dump(2));
       return;
     }
-    fmt::print("{:>14} {:>11} {:>7} {:>8} {:>11} {:>9} {:>9} {:>9} {:>12}  {:<22} {}\n", "accelerators",
-               "step", "MFU %", "goodput", "days (50%)", "doubling", "site MW", "MWh", "cost", "what limits",
-               "layout");
+    fmt::print("{:>14} {:>11} {:>7} {:>8} {:>24} {:>9} {:>9} {:>9} {:>12}  {:<22} {}\n", "accelerators",
+               "step", "MFU %", "goodput", "days (low to high)", "doubling", "site MW", "MWh", "cost",
+               "what limits", "layout");
     for (const SweepPoint& p : points) {
       if (!p.assessment) {
         fmt::print("{:>14} {}\n", p.on, p.reason);
         continue;
       }
       const Assessment& a = *p.assessment;
-      fmt::print("{:>14} {:>11} {:>7.1f} {:>7.1f}% {:>11.4g} {:>9} {:>9.3g} {:>9.4g} {:>12}  {:<22} {}\n",
-                 p.on, human_days(a.step.mid), a.chosen.prediction.mfu * 100, a.goodput.mean_goodput * 100,
-                 a.wall_p50.value() / 86400,
+      note = range_note(a.chosen.prediction);
+      fmt::print("{:>14} {:>11} {:>7.1f} {:>7.1f}% {:>24} {:>9} {:>9.3g} {:>9.4g} {:>12}  {:<22} {}\n", p.on,
+                 human_days(a.step.mid), a.chosen.prediction.mfu * 100, a.goodput.mean_goodput * 100,
+                 days_range(a.wall),
                  p.speedup_of_doubling > 0 ? fmt::format("{:.2f} x", p.speedup_of_doubling) : "-",
                  a.racks.site_mw, a.energy.site.mid.value() / 3.6e9,
                  a.cost().possible ? human_dollars(a.cost().total.mid.value()) : "-", p.bottleneck,
                  describe(a.chosen.run));
     }
+    if (!note.empty()) fmt::print("{}\n", note);
   });
 }
 
@@ -202,7 +234,7 @@ void add_plan_search(Command& plan) {
   auto with = std::make_shared<std::vector<std::string>>();
   cmd->add_option("--from", *from, "Fewest accelerators")->capture_default_str();
   cmd->add_option("--to", *to, "Most accelerators; doubles in between")->capture_default_str();
-  cmd->add_option("--with", *with, "More kinds of hardware: h200 (repeat)");
+  cmd->add_option("--with", *with, "More kinds of hardware: h200 (repeat)")->one_each();
   cmd->footer("Example: stoker plan search recipes/plan/llama3_8b_h100.toml --with h200 --from 64 --to 1024");
   cmd->callback([o, from, to, with] {
     const PlanRequest request = plan_request(*o);
@@ -232,13 +264,17 @@ void add_plan_search(Command& plan) {
                              .dump(2));
       return;
     }
-    fmt::print("{:<16} {:<12} {:>12} {:>12} {:>10}  {}\n", "hardware", "path", "days (50 %)", "cost", "MWh",
-               "layout");
+    fmt::print("{:<16} {:<12} {:>24} {:>28} {:>10}  {}\n", "hardware", "path", "days (low to high)", "cost",
+               "MWh", "layout");
     for (const ParetoPoint& p : front)
-      fmt::print("{:<16} {:<12} {:>12.4g} {:>12} {:>10.4g}  {}\n", p.on, to_string(p.cost->path), p.days,
-                 human_dollars(p.dollars), p.mwh, describe(p.assessment->chosen.run));
+      fmt::print("{:<16} {:<12} {:>24} {:>28} {:>10.4g}  {}\n", p.on, to_string(p.cost->path),
+                 days_range(p.cost->wall), dollars_band(*p.cost), p.mwh, describe(p.assessment->chosen.run));
     fmt::print("{} of {} clusters planned, {} layouts considered; {} plans stand\n", planned, points.size(),
                layouts, front.size());
+    std::set<std::string> notes;
+    for (const ParetoPoint& p : front)
+      if (notes.insert(range_note(p.assessment->chosen.prediction)).second)
+        fmt::print("{}\n", range_note(p.assessment->chosen.prediction));
   });
 }
 
@@ -257,30 +293,11 @@ void add_plan_whatif(Command& plan) {
       fmt::print("{}\n", json{{"before", to_json(a)}, {"after", to_json(b)}}.dump(2));
       return;
     }
-    const auto row = [](const char* name, double x, double y, auto text) {
-      fmt::print("{:<26} {:>14} {:>14} {:>9}\n", name, text(x), text(y),
-                 x > 0 ? fmt::format("{:+.1f} %", (y / x - 1) * 100) : "");
-    };
-    const auto plain = [](double v) { return fmt::format("{:.4g}", v); };
-    const auto days = [](double v) { return human_days(Seconds(v)); };
-    fmt::print("{:<26} {:>14} {:>14} {:>9}\n", "", "as planned", "what if", "change");
-    row("memory, GiB", in_gibibytes(a.chosen.prediction.memory.peak),
-        in_gibibytes(b.chosen.prediction.memory.peak), plain);
-    row("step", a.step.mid.value(), b.step.mid.value(), days);
-    row("MFU, %", a.chosen.prediction.mfu * 100, b.chosen.prediction.mfu * 100, plain);
-    row("time, 50 %", a.wall_p50.value(), b.wall_p50.value(), days);
-    row("time, 99 %", a.wall_p99.value(), b.wall_p99.value(), days);
-    row("goodput, %", a.goodput.mean_goodput * 100, b.goodput.mean_goodput * 100, plain);
-    row("failures", a.goodput.failures.mid, b.goodput.failures.mid, plain);
-    row("energy, MWh", a.energy.site.mid.value() / 3.6e9, b.energy.site.mid.value() / 3.6e9, plain);
-    row("tCO2e", a.energy.tonnes_co2.mid, b.energy.tonnes_co2.mid, plain);
-    row("site, MW", a.racks.site_mw, b.racks.site_mw, plain);
-    if (a.cost().possible && b.cost().possible)
-      row("money", a.cost().total.mid.value(), b.cost().total.mid.value(), human_dollars);
-    row("loss, nats", a.learned.loss.mid, b.learned.loss.mid, plain);
-    fmt::print("{:<26} {}\n{:<26} {}\n", "layout as planned", describe(a.chosen.run), "layout what if",
+    print_change(a, b);
+    fmt::print("{:<18} {}\n{:<18} {}\n", "layout as planned", describe(a.chosen.run), "layout what if",
                describe(b.chosen.run));
     if (!b.fits) fmt::print("what if does not fit: {}\n", b.limits.empty() ? "memory" : b.limits[0].text);
+    else fmt::print("{}\n", range_note(b.chosen.prediction));
     for (const std::string& w : b.warnings) fmt::print("beware  {}\n", w);
   });
 }

@@ -2,7 +2,6 @@
 
 #include "cli/command.h"
 #include "cli/run_files.h"
-#include "elastic/worker_link.h"
 
 namespace stoker::cli {
 
@@ -16,14 +15,12 @@ void add_scale(Command& app) {
   cmd->add_option("run", flags->run, "Run directory")->required();
   cmd->add_option("workers", flags->workers, "Workers wanted")->required()->range(1, 4096);
   cmd->footer(
-      "Example: stoker scale run 3\nThe weights do not depend on it. Surplus workers leave; missing ones "
-      "come from "
-      "stoker join or from the launcher.");
+      "Example: stoker scale run 3\nThe weights do not depend on it. Surplus workers leave. For missing ones "
+      "a "
+      "run takes those that wait (stoker join); where there are none its launcher starts them.");
   cmd->callback([flags] {
-    const RunAccess access = access_run(flags->run);
-    elastic::CoordinatorClient client(access.coordinator, net::Tls::kAuto, access.token);
-    client.scale(flags->workers);
-    fmt::print("{} workers wanted\n", flags->workers);
+    RunLine(flags->run).ask([&](auto& client) { client.scale(flags->workers); });
+    fmt::print("{} worker{} wanted\n", flags->workers, flags->workers == 1 ? "" : "s");
   });
 }
 

@@ -58,6 +58,16 @@ std::string goodput(const json& status) {
                      human_duration(wall), shares(account), shares(anatomy));
 }
 
+// Who is in the run or wants to be; those without a rank last.
+std::vector<const json*> by_rank(const json& workers) {
+  std::vector<const json*> out;
+  for (const json& w : workers)
+    if (w["life"] != "left" && w["life"] != "fenced") out.push_back(&w);
+  const auto rank = [](const json* w) { return static_cast<uint32_t>((*w)["rank"].get<int>()); };
+  std::stable_sort(out.begin(), out.end(), [&](const json* a, const json* b) { return rank(a) < rank(b); });
+  return out;
+}
+
 std::string page(const json& status, const std::deque<json>& events) {
   std::string out =
       fmt::format("run {}   generation {}{}   workers wanted {}\n\n", status["run"].get<std::string>(),
@@ -66,16 +76,19 @@ std::string page(const json& status, const std::deque<json>& events) {
   out += goodput(status);
   out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} {:>8} {:<12} {:>8}  {}\n", "rank", "worker", "host",
                      "pid", "state", "step", "phase", "s/v.rank", "last collective");
-  for (const json& w : status["workers"]) {
+  for (const json* worker : by_rank(status["workers"])) {
+    const json& w = *worker;
+    const auto number = [](int64_t n) { return n < 0 ? std::string("-") : std::to_string(n); };
     const std::string life = w["life"];
-    if (life == "left" || life == "fenced") continue;
-    out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} {:>8} {:<12} {:>8.3f}  {}\n", w["rank"].get<int>(),
-                       cut(w["worker"], 18), cut(w["host"], 16), w["pid"].get<int64_t>(),
+    out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} ", number(w["rank"]), cut(w["worker"], 18),
+                       cut(w["host"], 16), w["pid"].get<int64_t>(),
                        w["slow"].get<bool>()             ? "slow"
                        : w["silent_s"].get<double>() > 1 ? "silent"
-                                                         : life,
-                       w["step"].get<int64_t>(), cut(w["phase"], 12), w["compute_s_per_leaf"].get<double>(),
-                       cut(w["last_call"], 60));
+                                                         : life);
+    if (w["rank"] < 0) out += fmt::format("{:>8} waits for a place\n", "-");
+    else
+      out += fmt::format("{:>8} {:<12} {:>8.3f}  {}\n", number(w["step"]), cut(w["phase"], 12),
+                         w["compute_s_per_leaf"].get<double>(), cut(w["last_call"], 60));
   }
   out += "\nevents\n";
   for (const json& e : events)
@@ -91,13 +104,12 @@ struct Flags {
 };
 
 void top(const Flags& flags) {
-  const RunAccess access = access_run(flags.run);
-  elastic::CoordinatorClient client(access.coordinator, net::Tls::kAuto, access.token);
+  RunLine line(flags.run);
   std::deque<json> events;
   int64_t seen = 0;
   const bool once = flags.once || flags.as_json || isatty(STDOUT_FILENO) == 0;
   while (!stop_requested()) {
-    const json status = json::parse(client.status(seen));
+    const json status = json::parse(line.ask([&](auto& client) { return client.status(seen); }));
     for (const json& e : status["events"]) {
       seen = e["number"];
       events.push_back(e);

@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "base/threads.h"
 #include "cli/command.h"
+#include "cli/run_files.h"
 #include "cli/worker_team.h"
 #include "eval/evaluate.h"
 #include "io/object_store.h"
@@ -237,45 +238,71 @@ void run(const Flags& f) {
   fmt::print("weights {} in {}\n", s.weights_hash, s.checkpoint);
 }
 
-}  // namespace
-
-void add_train(Command& app) {
+Command* add_options(Command& app, Flags& f) {
   auto* cmd =
       app.add_subcommand("train", "Train a model by a recipe; the same command continues an interrupted run");
-  auto f = std::make_shared<Flags>();
-  cmd->add_option("recipe", f->recipe, "The run as TOML (docs/recipe.md)")->required();
-  cmd->add_option("--set", f->set, "Override a key of the recipe: key=value; may be repeated")->one_each();
-  cmd->add_option("--kernel", f->kernels, "Force candidates: op=candidate,... (part of the run's identity)")
+  cmd->add_option("recipe", f.recipe, "The run as TOML (docs/recipe.md)")->required();
+  cmd->add_option("--set", f.set, "Override a key of the recipe: key=value; may be repeated")->one_each();
+  cmd->add_option("--kernel", f.kernels, "Force candidates: op=candidate,... (part of the run's identity)")
       ->one_each();
-  cmd->add_flag("--dry-run", f->dry_run,
+  cmd->add_flag("--dry-run", f.dry_run,
                 "Print parameters, memory, steps and what is taken of which data; allocate nothing");
-  cmd->add_option("--workers", f->workers,
+  cmd->add_option("--workers", f.workers,
                   "With --dry-run: memory of one worker when there are so many (default 1)");
-  cmd->add_option("--rank", f->rank, "With --dry-run: of which worker (default 0)");
-  cmd->add_flag("--json", f->json, "Print the summary as JSON (docs/json.md)");
+  cmd->add_option("--rank", f.rank, "With --dry-run: of which worker (default 0)");
+  cmd->add_flag("--json", f.json, "Print the summary as JSON (docs/json.md)");
   cmd->add_option(
-      "--zero", f->zero_stage,
+      "--zero", f.zero_stage,
       "With several workers: what they shard between them, as layout.zero_stage (docs/recipe.md)");
-  cmd->add_option("--transport", f->transport, "With several workers: auto, shm, tcp or gloo");
-  cmd->add_option("--timeout", f->timeout_s,
+  cmd->add_option("--transport", f.transport, "With several workers: auto, shm, tcp or gloo");
+  cmd->add_option("--timeout", f.timeout_s,
                   "With several workers: seconds that a collective may take beside computing (default 8)")
       ->range(0.5, 3600.0);
   cmd->add_option(
-         "--audit", f->audit_every,
+         "--audit", f.audit_every,
          "With several workers: every so many batches each computes its neighbour's gradients again and "
          "compares the bits (default 0: never; 100 costs one percent)")
       ->range(int64_t{0}, int64_t{1} << 40);
-  cmd->add_option("--until", f->until, "Stop and save after this step; the schedule stays that of all steps")
+  cmd->add_option("--until", f.until, "Stop and save after this step; the schedule stays that of all steps")
       ->range(int64_t{1}, int64_t{1} << 40);
-  cmd->add_flag("--quiet", f->quiet, "No progress on stderr");
+  cmd->add_flag("--quiet", f.quiet, "No progress on stderr");
   cmd->footer(
       "Examples:\n  stoker train recipes/demo.toml\n  stoker train recipes/demo.toml --dry-run\n"
       "  stoker train recipes/demo.toml --set train.steps=100 --set optimizer.learning_rate=1e-3");
-  cmd->callback([f] {
-    for (const auto& k : f->kernels) f->set.push_back("train.kernels=\"" + k + "\"");
-    if (f->zero_stage) f->set.push_back(fmt::format("layout.zero_stage={}", *f->zero_stage));
+  return cmd;
+}
+
+// What the options that are short for keys of the recipe set.
+void spell_out(Flags& f) {
+  for (const auto& k : f.kernels) f.set.push_back("train.kernels=\"" + k + "\"");
+  if (f.zero_stage) f.set.push_back(fmt::format("layout.zero_stage={}", *f.zero_stage));
+}
+
+}  // namespace
+
+void add_train(Command& app) {
+  auto f = std::make_shared<Flags>();
+  add_options(app, *f)->callback([f] {
+    spell_out(*f);
     run(*f);
   });
+}
+
+std::string run_directory_of(const std::vector<std::string>& train_command) {
+  Flags f;
+  Command program("");
+  std::string dir;
+  add_options(program, f)->callback([&] {
+    spell_out(f);
+    dir = train::load_recipe(f.recipe, f.set).run_dir;
+  });
+  std::vector<std::string> words{"stoker"};
+  words.insert(words.end(), train_command.begin(), train_command.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  const int code = program.run(static_cast<int>(argv.size()), argv.data(), "");
+  if (dir.empty()) throw ExitWith{code};  // it asked for help
+  return dir;
 }
 
 }  // namespace stoker::cli

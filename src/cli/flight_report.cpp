@@ -33,6 +33,7 @@ json to_json(const std::string& worker, const comm::FlightRecord& r, double now)
     const comm::CallRecord& c = r.calls[i];
     calls.push_back(
         {{"sequence", c.sequence},
+         {"collective", c.is_collective()},
          {"name", c.call()},
          {"bytes", c.bytes},
          {"state", state_name(c.state)},
@@ -128,10 +129,10 @@ std::string flight_page(const json& record) {
                        worker["step"].get<int64_t>(), worker["phase"].get<std::string>(),
                        worker["last_call"].get<std::string>());
     for (const json& call : worker["calls"]) {
-      const std::string name = call["name"];
-      if (name == "send" || name == "receive") continue;
+      if (!call.value("collective", true)) continue;
       auto& row = rows[call["sequence"].get<uint64_t>()];
-      row.first = fmt::format("{} {}", name, human_bytes(call["bytes"].get<double>()));
+      row.first =
+          fmt::format("{} {}", call["name"].get<std::string>(), human_bytes(call["bytes"].get<double>()));
       row.second[w] = cell(call);
     }
   }

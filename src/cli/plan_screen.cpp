@@ -30,6 +30,11 @@ std::string human_dollars(double usd) {
   return "$" + human_count(usd);
 }
 
+std::string dollars_band(const PathCost& c) {
+  return fmt::format("{} ({} to {})", human_dollars(c.total.mid.value()), human_dollars(c.total.low.value()),
+                     human_dollars(c.total.high.value()));
+}
+
 namespace {
 
 double mwh(Joules j) { return j.value() / 3.6e9; }
@@ -49,17 +54,19 @@ std::string line(std::string_view label, std::string_view text) {
   return fmt::format("{:<11} {}\n", label, text);
 }
 
-std::string dollars_band(const PathCost& c) {
-  return fmt::format("{} ({} to {})", human_dollars(c.total.mid.value()), human_dollars(c.total.low.value()),
-                     human_dollars(c.total.high.value()));
-}
-
 std::string limits_text(const Prediction& p) {
   return fmt::format("{}; then {}, {}, {}", to_string(p.binds), to_string(p.next_limits[0]),
                      to_string(p.next_limits[1]), to_string(p.next_limits[2]));
 }
 
 }  // namespace
+
+std::string range_note(const Prediction& p) {
+  return fmt::format(
+      "range: nine of ten published runs like it ({}; {} runs held out) were within {:.0f} %, "
+      "half within {:.0f} %",
+      p.error_band_group, p.error_band_runs, 100 * p.error_band_p90, 100 * p.error_band);
+}
 
 std::string plan_screen(const Assessment& a) {
   const PlanRequest& r = a.request;
@@ -93,10 +100,7 @@ std::string plan_screen(const Assessment& a) {
                           human_count(static_cast<double>(a.chosen.run.batch.tokens()) / a.step.mid.value()),
                           p.mfu * 100 / a.step.mid.value() * p.step.total.value(), human_count(a.steps),
                           human_count(static_cast<double>(a.chosen.run.batch.tokens()))));
-  out += line("",
-              fmt::format("range: nine of ten published runs like it ({}; {} runs held out) were within "
-                          "{:.0f} %, half within {:.0f} %",
-                          p.error_band_group, p.error_band_runs, 100 * p.error_band_p90, 100 * p.error_band));
+  out += line("", range_note(p));
   out += line("time",
               fmt::format("{} (50 %), {} (90 %), {} (99 %); {} to {} with the step's error; goodput {:.1f} %",
                           human_days(a.wall_p50), human_days(a.wall_p90), human_days(a.wall_p99),
@@ -109,12 +113,12 @@ std::string plan_screen(const Assessment& a) {
                              human_days(Seconds(a.goodput.mtbf_s)), human_days(Seconds(a.goodput.interval_s)),
                              r.checkpoint_interval_s ? "given" : "optimal")
                : "none expected");
-  out += line(
-      "energy",
-      fmt::format("{} ({} to {}) at the site, {} drawn, {:.3g} tCO2e ({:.3g} to {:.3g}; {}, {:g} g/kWh)",
-                  mwh_text(a.energy.site.mid), mwh_text(a.energy.site.low), mwh_text(a.energy.site.high),
-                  power_text(a.draw.it.mid.value() * a.pue.mid), a.energy.tonnes_co2.mid,
-                  a.energy.tonnes_co2.low, a.energy.tonnes_co2.high, a.grid.code, a.grid.carbon_g_per_kWh));
+  out += line("energy",
+              fmt::format("{} ({} to {}) at the site, {} drawn, {} tCO2e ({} to {}; {}, {:g} g/kWh)",
+                          mwh_text(a.energy.site.mid), mwh_text(a.energy.site.low),
+                          mwh_text(a.energy.site.high), power_text(a.draw.it.mid.value() * a.pue.mid),
+                          human_count(a.energy.tonnes_co2.mid), human_count(a.energy.tonnes_co2.low),
+                          human_count(a.energy.tonnes_co2.high), a.grid.code, a.grid.carbon_g_per_kWh));
   if (!r.workstation)
     out += line("site",
                 fmt::format("{} at peak, {} rack{} of {}: {}; water {} l", power_text(a.racks.site_mw * 1e6),
@@ -265,7 +269,9 @@ std::string lever_table(const Assessment& a, const std::vector<Lever>& levers) {
                        l.what, l.source);
   }
   if (levers.empty()) out += "nothing fits, so nothing can be improved: start with memory\n";
-  (void)a;
+  else
+    out += fmt::format("the plan's own step, {} ({} to {}); {}\n", human_days(a.step.mid),
+                       human_days(a.step.low), human_days(a.step.high), range_note(a.chosen.prediction));
   return out;
 }
 

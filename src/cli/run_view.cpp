@@ -21,6 +21,7 @@ void attempt(const Call& call) {
   }
 }
 
+constexpr double kFresh_s = 0.5;  // older than this, what is known says nothing about now
 constexpr double kRateOver_s = 15, kLineEvery_s = 60, kDrawEvery_s = 0.25;
 constexpr const char* kClearLine = "\r\033[K";
 
@@ -51,6 +52,15 @@ std::vector<std::string> RunView::fenced() {
     if (w["life"] == "fenced") out.push_back(w["worker"]);
   return out;
 }
+std::optional<cluster::Demand> RunView::demand(const std::vector<std::string>& own) {
+  refresh();
+  if (monotonic_s() > known_s_ + kFresh_s || !status_.contains("target")) return {};
+  cluster::Demand out{status_["target"].get<int>(), 0};
+  for (const auto& w : status_["workers"])
+    out.others += w["life"] != "fenced" && w["life"] != "left" &&
+                  std::find(own.begin(), own.end(), w["worker"].get<std::string>()) == own.end();
+  return out;
+}
 bool RunView::finished() {
   refresh();
   return status_.value("finished", false);
@@ -70,7 +80,8 @@ void RunView::refresh() {
   if (monotonic_s() < next_s_) return;
   next_s_ = monotonic_s() + 0.1;
   try {
-    if (client_.answers(0.5)) status_ = nlohmann::json::parse(client_.status(seen_));
+    if (client_.answers(0.5))
+      status_ = nlohmann::json::parse(client_.status(seen_)), known_s_ = monotonic_s();
   } catch (const Error&) {  // away: what we know stays
     return;
   }
@@ -85,6 +96,8 @@ void RunView::tell_events() {
     seen_ = std::max(seen_, e["number"].get<int64_t>());
     const std::string kind = e["kind"];
     if (kind == "joined" || kind == "finished" || kind == "fenced-call") continue;
+    if (kind == "threads" && !std::exchange(threads_untold_, false))
+      continue;            // each replacement says it again
     if (kind == "slow") {  // a worker that hovers about the limit would be told of at every step
       double& told_s = slow_told_s_[e["worker"]];
       if (told_s != 0 && monotonic_s() < told_s + kLineEvery_s) continue;
@@ -128,6 +141,7 @@ cluster::LaunchHooks RunView::hooks(std::unique_ptr<RunView>& view,
   hooks.fenced_workers = [&view] { return view->fenced(); };
   hooks.run_finished = [&view] { return view->finished(); };
   hooks.stop = [&view](const std::string& why) { view->stop(why); };
+  hooks.demand = [&view](const std::vector<std::string>& own) { return view->demand(own); };
   hooks.coordinator_answers = [&view] { return view->answers(); };
   hooks.say = std::move(say);
   return hooks;

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,9 @@ class RunView {
   ~RunView();
   std::vector<std::string> fenced();
   bool finished();
-  const nlohmann::json& status();  // workers; no events
+  std::optional<cluster::Demand> demand(
+      const std::vector<std::string>& own);  // nothing: the coordinator is away
+  const nlohmann::json& status();            // workers; no events
   void ended(const cluster::ProcessExit& exit);
   void stop(const std::string& why);
   bool answers() { return client_.answers(1); }
@@ -36,10 +39,11 @@ class RunView {
   void tell_progress();
   elastic::CoordinatorClient client_;
   nlohmann::json status_ = {{"workers", nlohmann::json::array()}};
-  double next_s_ = 0;
+  double next_s_ = 0, known_s_ = 0;  // when to ask again; when it was last answered
   const bool narrate_, terminal_;
   int64_t seen_;                               // events up to this number are told
   std::map<std::string, double> slow_told_s_;  // by worker
+  bool threads_untold_ = true;
   struct Mark {
     double at_s;
     int64_t step;

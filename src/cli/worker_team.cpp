@@ -70,6 +70,19 @@ std::string token_of(const cluster::Place& place, const std::string& run_dir) {
   return token_of_run(run_dir, false);
 }
 
+// Empty where every thread has a processor.
+std::string too_many_threads(int workers, int threads, int processors) {
+  if (workers < 2 || workers * threads <= processors) return "";
+  const int fitting = std::max(1, processors / workers);
+  const std::string what = fmt::format(
+      "{} workers of {} compute thread{} each share {} processors and wait "
+      "for one another; ",
+      workers, threads, threads == 1 ? "" : "s", processors);
+  if (fitting < threads)
+    return what + fmt::format("set train.threads = {} (it is part of a run's bits)", fitting);
+  return what + fmt::format("{} would be as fast", processors);
+}
+
 }  // namespace
 
 WorkerTeam make_worker_team(const WorkerTeamOptions& options) {
@@ -102,14 +115,9 @@ WorkerTeam make_worker_team(const WorkerTeamOptions& options) {
   config.chaos = std::getenv("STOKER_CHAOS") != nullptr;
   out.team = std::make_unique<train::Team>(std::move(config), options.virtual_ranks);
   const int processors = static_cast<int>(std::thread::hardware_concurrency());
-  if (place.local_rank == 0 && place.local_workers > 1 &&
-      place.local_workers * compute_threads() > processors)
-    out.team->note(
-        "threads",
-        fmt::format("{} workers with {} compute threads each share {} processors and wait for one another; "
-                    "set train.threads = {} (it is part of a run's bits)",
-                    place.local_workers, compute_threads(), processors,
-                    std::max(1, processors / place.local_workers)));
+  if (const int workers = place.local_workers, threads = compute_threads(); place.local_rank == 0)
+    if (const std::string advice = too_many_threads(workers, threads, processors); !advice.empty())
+      out.team->note("threads", advice);
   return out;
 }
 

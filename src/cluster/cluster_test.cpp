@@ -154,6 +154,7 @@ struct Scene {
   Directory dir;
   std::vector<std::string> said, ended, fenced;
   bool finished = false;
+  std::optional<Demand> demand;
   LaunchPlan plan(int workers, const std::string& worker_script) {
     LaunchPlan p;
     p.workers = workers;
@@ -173,6 +174,7 @@ struct Scene {
             [this] { return finished; },
             [this](const std::string& why) { said.push_back("stop: " + why); },
             [] { return true; },
+            [this](const std::vector<std::string>&) { return demand; },
             [this](const std::string& line) { said.push_back(line); }};
   }
 };
@@ -212,6 +214,31 @@ TEST(Launcher, AFencedZombieIsReplacedAtOnceAndKilledLater) {
   for (const double end = monotonic_s() + 10; launcher.step() && monotonic_s() < end;)
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   EXPECT_EQ(launcher.restarts(), 1);
+  launcher.processes().end_all(1);
+}
+
+// A place that nobody takes for a while is filled; spares and workers of others count; what the coordinator does not say is not guessed.
+TEST(Launcher, ARunThatWantsMoreWorkersGetsThem) {
+  Scene scene;
+  Launcher launcher(scene.plan(1, "exec sleep 60"), scene.hooks());
+  launcher.start_coordinator();
+  launcher.start_workers();
+  const auto running_after = [&](std::optional<Demand> demand, size_t expected, double seconds) {
+    scene.demand = demand;
+    for (const double end = monotonic_s() + seconds;
+         monotonic_s() < end && (launcher.workers().size() != expected || seconds < 5);) {
+      launcher.step();
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return launcher.workers().size();
+  };
+  EXPECT_EQ(running_after(std::nullopt, 1, 1.5), 1u);
+  EXPECT_EQ(running_after(Demand{2, 1}, 1, 1.5), 1u);
+  EXPECT_EQ(running_after(Demand{3, 0}, 3, 20), 3u);
+  // One that has left as agreed makes a slot free; its next worker has a name of its own.
+  launcher.processes().signal("w1.0", SIGTERM);
+  EXPECT_EQ(running_after(Demand{3, 0}, 3, 1.5), 3u);
+  EXPECT_EQ(launcher.workers(), (std::vector<std::string>{"w0.0", "w1.1", "w2.0"}));
   launcher.processes().end_all(1);
 }
 

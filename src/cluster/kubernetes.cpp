@@ -96,6 +96,8 @@ ordered_json job(const KubernetesRun& run) {
   ordered_json container{{"name", "worker"}};
   container["command"] = {"stoker", "train"};
   for (const std::string& a : run.train_arguments) container["command"].push_back(a);
+  for (const std::string& a : {std::string("--set"), fmt::format("run.dir=\"{}\"", kRunDirectory)})
+    container["command"].push_back(a);  // the volume, and not a directory that goes with the pod
   container["env"] = ordered_json::array(
       {variable("STOKER_COORDINATOR",
                 run.name + "-coordinator." + run.name_space + ".svc:" + std::to_string(kPort)),

@@ -21,6 +21,7 @@ const std::string kCoordinator = "coordinator";
 constexpr double kCoordinatorStart_s = 15;
 constexpr double kFenceCheck_s = 0.5;
 constexpr double kLastWord_s = 1.5;
+constexpr double kGrow_s = 1;     // newcomers have this long to take a place that is wanted
 constexpr double kFinish_s = 15;  // the last workers may need this long after the first is done
 
 bool is_final(int exit) {
@@ -187,7 +188,8 @@ void Launcher::handle(const ProcessExit& exit) {
   const bool clean = exit.signal == 0 && exit.exit_code == 0;
   if (!clean && exit.signal == 0 && is_final(exit.exit_code)) {
     // Workers that were told to stop may be seen before the one that made them: its reason is the run's.
-    if (exit_code_ == 0 || exit_code_ == stoker::exit_code(ErrorKind::kCancelled)) {
+    const int stopped = stoker::exit_code(ErrorKind::kCancelled);
+    if (exit_code_ == 0 || (exit_code_ == stopped && exit.exit_code != stopped)) {
       exit_code_ = exit.exit_code;
       hooks_.say(fmt::format("{} ended with exit code {}: the run ends. {}/logs/{}.log ends with: {}",
                              exit.name, exit.exit_code, plan_.run_dir, exit.name,
@@ -205,6 +207,7 @@ void Launcher::handle(const ProcessExit& exit) {
   if (restarts_ >= plan_.max_restarts) {
     hooks_.say(fmt::format("{} is lost and {} replacements are used up", exit.name, plan_.max_restarts));
     slot->done = true;
+    ++given_up_;
     return;
   }
   ++restarts_;
@@ -231,6 +234,27 @@ void Launcher::check_fenced(double now) {
     if (now >= when) processes_.signal(worker, SIGKILL);
 }
 
+// A place that is wanted and that nobody takes gets a worker of this launcher: in a slot that one has left, or in a new one. True while
+// workers of others carry the run.
+bool Launcher::fill_places(double now) {
+  const auto open =
+      static_cast<int>(std::count_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.done; }));
+  std::optional<Demand> demand;
+  if (hooks_.demand && !stopping_ && !hooks_.run_finished()) demand = hooks_.demand(workers());
+  const int missing = demand ? demand->wanted - demand->others - open - given_up_ : 0;
+  if (missing <= 0) short_since_s_ = 0;
+  else if (short_since_s_ == 0) short_since_s_ = now;
+  else if (now - short_since_s_ >= kGrow_s) {
+    auto slot = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return s.done; });
+    if (slot == slots_.end())
+      slot = slots_.insert(slot, {plan_.hosts[slots_.size() % plan_.hosts.size()].host, "", 0, 0, false});
+    slot->done = false;
+    start_worker(*slot);
+    hooks_.say(fmt::format("{} workers are wanted: started {}", demand->wanted, slot->worker));
+  }
+  return demand && demand->others > 0;
+}
+
 bool Launcher::step() {
   for (const ProcessExit& exit : processes_.reap()) handle(exit);
   const double now = monotonic_s();
@@ -253,11 +277,11 @@ bool Launcher::step() {
     }
     open = true;
   }
-  if (!open) return false;
-  const bool someone_done = std::any_of(slots_.begin(), slots_.end(), [](const Slot& s) { return s.done; });
-  if ((someone_done || stopping_) && give_up_at_s_ == 0)
-    give_up_at_s_ = now + std::max(kFinish_s, plan_.grace_s);
-  return give_up_at_s_ == 0 || now < give_up_at_s_ || !(stopping_ || hooks_.run_finished());
+  const bool carried_by_others = fill_places(now);
+  if (!open) return carried_by_others;
+  if (!stopping_ && !hooks_.run_finished()) return true;
+  if (give_up_at_s_ == 0) give_up_at_s_ = now + std::max(kFinish_s, plan_.grace_s);
+  return now < give_up_at_s_;
 }
 
 int Launcher::run() {

@@ -3,11 +3,13 @@
 //   Workers run here or on other hosts over SSH (the join token goes through ssh's stdin, never on a command line).
 //   A worker's exit code says what to do (base/error.h): 0 done; 64, 70, 76: the run cannot go on; 75: stop; all else:
 //   replace it, at most max_restarts times in all.
+// A run that is scaled up and has no spare worker gets more of its launcher.
 // A launcher that dies takes its local workers with it (they are told and save); the coordinator's state stays in RUN.
 // Errors       Usage: a host list that cannot be read; Peer: no coordinator
 #pragma once
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,6 +48,11 @@ struct LaunchPlan {
   std::function<std::vector<std::string>(size_t)> prefix;  // words before the command of the worker in slot i
 };
 
+// How many workers the run wants, and how many of those that are there, or wait to be, are not this launcher's.
+struct Demand {
+  int wanted = 0, others = 0;
+};
+
 // What the launcher needs from elsewhere; cli connects them to the coordinator.
 struct LaunchHooks {
   std::function<void(const ProcessExit&)> worker_ended;
@@ -54,7 +61,8 @@ struct LaunchHooks {
   std::function<bool()> run_finished;
   std::function<void(const std::string&)> stop;  // ask the run to stop
   std::function<bool()> coordinator_answers;
-  std::function<void(const std::string&)> say;  // one line for the human
+  std::function<std::optional<Demand>(const std::vector<std::string>& own)> demand;  // nothing: not known now
+  std::function<void(const std::string&)> say;                                       // one line for the human
 };
 
 class Launcher {
@@ -83,14 +91,15 @@ class Launcher {
   void start_worker(Slot& slot);
   void handle(const ProcessExit& exit);
   void check_fenced(double now);
+  bool fill_places(double now);
   LaunchPlan plan_;
   LaunchHooks hooks_;
   Processes processes_;
   std::vector<Slot> slots_;
   std::map<std::string, double> zombies_;  // worker -> when to kill it
   std::string address_;
-  int restarts_ = 0, exit_code_ = 0;
-  double next_fence_check_s_ = 0, give_up_at_s_ = 0;
+  int restarts_ = 0, exit_code_ = 0, given_up_ = 0;
+  double next_fence_check_s_ = 0, give_up_at_s_ = 0, short_since_s_ = 0;
   bool stopping_ = false;
 };
 

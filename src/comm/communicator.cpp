@@ -251,11 +251,14 @@ class TransportCommunicator final : public Communicator {
       return body();
     } catch (const PeerError& e) {
       recorder_.end(CallState::kFailed, e.peer());
-      broken_ = PeerError(e.peer(),
-                          fmt::format("{} #{} of {} bytes failed on {} in generation {} after {:.2f} s: {}",
-                                      name, number, bytes, describe(transport_->peer(rank())), generation_,
-                                      monotonic_s() - started, e.what()),
-                          e.ended());
+      broken_ = PeerError(
+          e.peer(),
+          fmt::format("{} failed on {} in generation {} after {:.2f} s: {}",
+                      number > 0  ? fmt::format("{} #{} of {} bytes", name, number, bytes)
+                      : bytes > 0 ? fmt::format("{} of {} bytes", name, bytes)
+                                  : std::string(name),
+                      describe(transport_->peer(rank())), generation_, monotonic_s() - started, e.what()),
+          e.ended());
       // Whoever waits for this rank now learns it at once instead of at its own deadline.
       transport_->abort(broken_->what());
       throw *broken_;

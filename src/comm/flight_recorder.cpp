@@ -46,6 +46,9 @@ std::string_view bounded(const char* text, size_t size) { return {text, strnlen(
 }  // namespace
 
 std::string_view CallRecord::call() const { return bounded(name.data(), name.size()); }
+bool CallRecord::is_collective() const {
+  return call() != "send" && call() != "receive" && call() != "await";
+}
 
 FlightRecorder::FlightRecorder() : layout_(new Layout{}), mapped_(false) {
   layout_->magic = Layout::kMagic;
@@ -148,8 +151,11 @@ FlightRecord read_flight_record(const std::string& path) {
 std::string last_call(const FlightRecord& record, double now_unix_s) {
   if (record.calls.empty()) return "before any collective";
   const CallRecord& call = record.calls.back();
-  const std::string what =
-      fmt::format("{} #{} ({})", call.call(), call.sequence, human_bytes(static_cast<double>(call.bytes)));
+  // Messages between two ranks are numbered on no other: only collectives have a number that says anything.
+  const std::string size = human_bytes(static_cast<double>(call.bytes));
+  const std::string what = call.is_collective() ? fmt::format("{} #{} ({})", call.call(), call.sequence, size)
+                           : call.bytes > 0     ? fmt::format("{} ({})", call.call(), size)
+                                                : std::string(call.call());
   switch (call.state) {
     case CallState::kRunning:
       return call.waiting_on >= 0 ? fmt::format("in {}, waiting on rank {} for {:.1f} s", what,

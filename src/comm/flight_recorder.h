@@ -26,6 +26,7 @@ struct CallRecord {
   int32_t waiting_on = -1;  // rank; on failure the rank held responsible
   std::array<char, 16> name{};
   std::string_view call() const;
+  bool is_collective() const;  // all ranks of a group call it, so its number says the same on each
 };
 
 struct FlightRecord {

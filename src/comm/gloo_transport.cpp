@@ -65,9 +65,12 @@ class GlooTransport final : public Transport {
   int size() const override { return static_cast<int>(group_.peers.size()); }
   const PeerInfo& peer(int r) const override { return group_.peers.at(static_cast<size_t>(r)); }
   std::string name() const override { return "gloo"; }
-  // A piece costs two wake-ups of gloo's own thread and a ready notice each way: fewer and larger ones than rings like, one more on
-  // its way (`stoker bench comm`: 1.35 of gloo's own time with rings' pieces, 0.97 with these).
-  Pacing pacing() const override { return {size_t{1} << 20, 3}; }
+  // A piece costs two wake-ups of gloo's own thread and a ready notice each way: fewer and larger ones than rings like. With several
+  // peers one from each is enough on its way, more only waits in sockets until it has left the cache; with one peer the wire would
+  // stand still (docs/bench.md).
+  Pacing pacing() const override {
+    return size() > 2 ? Pacing{size_t{2} << 20, 1} : Pacing{size_t{1} << 20, 3};
+  }
 
   Ticket send(int to, uint64_t tag, const void* data, size_t bytes) override {
     return start(to, tag, const_cast<void*>(data), bytes, true);

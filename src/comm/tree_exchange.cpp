@@ -6,6 +6,8 @@
 namespace stoker::comm {
 namespace {
 constexpr size_t kScratchBytes = size_t{16} << 20;  // of all remote partials in flight
+constexpr size_t kFoldElements =
+    1024;  // of each part at a time: what one addition made is in the cache for the next
 }  // namespace
 
 void Wire::open(Transport& transport, FlightRecorder& recorder, uint64_t sequence, double deadline_s) {
@@ -136,10 +138,14 @@ void TreeExchange::fold_chunk(Wire& wire, size_t chunk, float* out, bool gather)
   };
   // The last addition is the tree's root: it writes where the total belongs.
   float* result = gather ? out + mine.begin : out + (mine.begin - shard(rank_).begin);
-  for (size_t f = 0; f + 1 < folds_.size(); ++f)
-    add_into(at(folds_[f].into), at(folds_[f].from), mine.size());
-  if (!folds_.empty()) add_to(result, at(folds_.back().into), at(folds_.back().from), mine.size());
-  else if (mine.size() > 0 && result != at(0)) std::memmove(result, at(0), mine.size() * sizeof(float));
+  if (folds_.empty() && mine.size() > 0 && result != at(0))
+    std::memmove(result, at(0), mine.size() * sizeof(float));
+  for (size_t begin = 0; begin < mine.size() && !folds_.empty(); begin += kFoldElements) {
+    const size_t n = std::min(kFoldElements, mine.size() - begin);
+    for (size_t f = 0; f + 1 < folds_.size(); ++f)
+      add_into(at(folds_[f].into) + begin, at(folds_[f].from) + begin, n);
+    add_to(result + begin, at(folds_.back().into) + begin, at(folds_.back().from) + begin, n);
+  }
   if (gather)
     for (int hop = 1; hop < workers_; ++hop)
       wire.send((rank_ + hop) % workers_, out + mine.begin, mine.size() * sizeof(float));

@@ -319,6 +319,10 @@ void Coordinator::retire(const std::string& why) {
   std::lock_guard lock(impl_->mutex);
   if (!impl_->retired) impl_->retire(why);
 }
+void Coordinator::stop(const std::string& why) {
+  std::lock_guard lock(impl_->mutex);
+  impl_->membership.stop(why);
+}
 bool Coordinator::nobody_left() const {
   std::lock_guard lock(impl_->mutex);
   return impl_->membership.nobody_left();

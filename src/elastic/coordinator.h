@@ -38,7 +38,8 @@ class Coordinator {
   bool finished() const;
   // Another coordinator holds the run: from here on every call is answered with "fenced" and no checkpoint is allowed.
   void retire(const std::string& why);
-  bool nobody_left() const;  // the run has begun and every worker is gone
+  void stop(const std::string& why);  // the run saves and ends
+  bool nobody_left() const;           // the run has begun and every worker is gone
 
  private:
   struct Impl;

@@ -28,6 +28,8 @@ WorkerInfo worker_from(const json& j) {
   return {j.at("worker"), j.at("host"), j.at("pid"), j.at("address"), j.at("memory_domain")};
 }
 
+std::string count_of_workers(int n) { return fmt::format("{} worker{}", n, n == 1 ? "" : "s"); }
+
 // Of two, the mean: base/median.h would let the slower of two witnesses decide alone.
 double usual_of(std::vector<double> v) {
   std::sort(v.begin(), v.end());
@@ -113,9 +115,12 @@ void Membership::remove(Worker& w, const std::string& kind, const std::string& w
   if (w.life == Life::kGone) return;
   const bool was_member = w.life == Life::kMember;
   const std::string text =
-      fmt::format("rank {} ({}, host {}, pid {}) {}; it was in {} of step {}, {}", w.rank, w.who.worker,
-                  w.who.host, w.who.pid, why, w.pulse.phase.empty() ? "start-up" : w.pulse.phase,
-                  w.pulse.step, w.pulse.last_call.empty() ? "no collective yet" : w.pulse.last_call);
+      w.rank < 0
+          ? fmt::format("{} (host {}, pid {}) {}; it had no part in the run yet", w.who.worker, w.who.host,
+                        w.who.pid, why)
+          : fmt::format("rank {} ({}, host {}, pid {}) {}; it was in {} of step {}, {}", w.rank, w.who.worker,
+                        w.who.host, w.who.pid, why, w.pulse.phase.empty() ? "start-up" : w.pulse.phase,
+                        w.pulse.step, w.pulse.last_call.empty() ? "no collective yet" : w.pulse.last_call);
   record(kind, &w, text);
   w.life = Life::kGone;
   w.at_gate = false;
@@ -241,7 +246,8 @@ void Membership::try_form() {
   const size_t keep = std::min<size_t>(candidates.size(), static_cast<size_t>(config_.target));
   for (size_t i = keep; i < candidates.size(); ++i)  // newcomers beyond the target stay at the gate as spares
     if (candidates[i]->life == Life::kMember)
-      remove(*candidates[i], "released", fmt::format("was released: {} workers are wanted", config_.target));
+      remove(*candidates[i], "released",
+             fmt::format("was released: {} wanted", count_of_workers(config_.target)));
   candidates.resize(keep);
   ++generation_;
   ++changes_;
@@ -261,8 +267,9 @@ void Membership::try_form() {
     members_.push_back({w.who, w.rank, previous, w.state});
   }
   record("formed", nullptr,
-         fmt::format("generation {} with {} workers, {:.2f} s after: {}", generation_, count,
-                     clock_.now_s() - broken_since_s_, broken_why_));
+         fmt::format("generation {} with {}, {:.2f} s after: {}", generation_,
+                     count_of_workers(static_cast<int>(members_.size())), clock_.now_s() - broken_since_s_,
+                     broken_why_));
 }
 
 // Each accuser saw only whom it waited for itself. Now that they have told what they waited for, it shows who began it.
@@ -387,7 +394,7 @@ void Membership::scale(int workers) {
   if (workers < config_.minimum)
     fail(ErrorKind::kUsage, "scale to {} workers: expected at least the run's minimum of {}", workers,
          config_.minimum);
-  record("scale", nullptr, fmt::format("{} workers wanted, {} before", workers, config_.target));
+  record("scale", nullptr, fmt::format("{} wanted, {} before", count_of_workers(workers), config_.target));
   config_.target = workers;
   ++changes_;
 }

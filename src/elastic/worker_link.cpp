@@ -9,6 +9,8 @@
 #include <mutex>
 #include <thread>
 
+#include "base/clock.h"
+#include "base/stop.h"
 #include "elastic/coordinator.grpc.pb.h"
 
 namespace stoker::elastic {
@@ -231,6 +233,12 @@ Assignment WorkerLink::form(const std::string& state, const Standing& standing) 
       }
       default:
         break;  // again
+    }
+    if (stop_requested() &&
+        impl_->generation == 0) {  // a member saves first: it stops in its next step's vote
+      leave(false);
+      throw Released(fmt::format("{} was asked to stop while it waited for a place in the run",
+                                 impl_->config.who.worker));
     }
   }
 }

@@ -112,6 +112,22 @@ size_t TransformerChunk::memory_bytes(const ModelSpec& spec, Precision precision
   return arena.bytes() + rope + vocabulary;
 }
 
+size_t TransformerChunk::scratch_bytes(const ModelSpec& spec, Precision precision, const ChunkSpec& chunk,
+                                       const ChunkOptions& options) {
+  const int64_t tokens = options.rows * options.length, attended = spec.heads * spec.head_dim;
+  const Dtype dtype = block_shape(precision, options).dtype;
+  const auto takes = [&](int64_t rows, int64_t out, int64_t in) {
+    return ops::linear_scratch_bytes(rows, out, in, dtype);
+  };
+  const int64_t up = spec.activation == ActivationKind::kSwiGlu ? 2 * spec.ffn : spec.ffn;
+  size_t most = 0;
+  if (chunk.last > chunk.first)
+    most = std::max({takes(tokens, attended + 2 * spec.kv_heads * spec.head_dim, spec.hidden),
+                     takes(tokens, spec.hidden, attended), takes(tokens, up, spec.hidden),
+                     takes(tokens, spec.hidden, spec.ffn)});
+  return chunk.heads ? std::max(most, takes(head_rows(spec, tokens), spec.vocab, spec.hidden)) : most;
+}
+
 TransformerChunk::TransformerChunk(nn::ParameterStore& store, ChunkSpec chunk, ChunkOptions options,
                                    ops::Context& context, PartWatch* watch, nn::BlockPeers peers)
     : store_(store),

@@ -63,6 +63,9 @@ class TransformerChunk {
                    PartWatch* watch = nullptr, nn::BlockPeers peers = {});
   static size_t memory_bytes(const ModelSpec& spec, Precision precision, const ChunkSpec& chunk,
                              const ChunkOptions& options);
+  // Of the context's scratch while it works: the most that one of its matrix products takes.
+  static size_t scratch_bytes(const ModelSpec& spec, Precision precision, const ChunkSpec& chunk,
+                              const ChunkOptions& options);
   const ChunkSpec& spec() const { return chunk_; }
 
   TensorView input(int slot) const { return m_.saved[static_cast<size_t>(slot)][0].x1; }

@@ -6,6 +6,7 @@
 // Writes       y, dx: overwrite, or dx as `accumulate` says; dweight, dbias as `accumulate` says
 // Determinism  same candidate, shape, threads -> same bits
 // Cost         2*M*N*K FLOPs each
+// Memory       scratch of the context: a long product takes its second operand in a layout of its own (linear_scratch_bytes)
 // Errors       Internal: shapes or types disagree (a model's shapes are validated before)
 #pragma once
 #include "ops/context.h"
@@ -27,5 +28,8 @@ struct LinearBackwardWeight {
 void linear_forward(Context& context, const LinearForward& args);
 void linear_backward_input(Context& context, const LinearBackwardInput& args);
 void linear_backward_weight(Context& context, const LinearBackwardWeight& args);
+
+// The most that the three take for M, N, K of operands of that type.
+size_t linear_scratch_bytes(int64_t m, int64_t n, int64_t k, Dtype dtype);
 
 }  // namespace stoker::ops

@@ -35,6 +35,12 @@ MuonSpace take_muon_space(Arena& arena, int64_t rows, int64_t columns, Dtype dty
   return w;
 }
 
+size_t muon_space_bytes(int64_t rows, int64_t columns, Dtype dtype) {
+  Arena plan;
+  take_muon_space(plan, rows, columns, dtype);
+  return plan.bytes();
+}
+
 }  // namespace
 
 bool decays(ParameterRole role) { return role != ParameterRole::kNormGain && role != ParameterRole::kBias; }
@@ -54,6 +60,17 @@ size_t Optimizer::state_bytes(std::span<const ParameterRow> rows, const Optimize
   return bytes;
 }
 
+size_t Optimizer::workspace_bytes(std::span<const ParameterRow> rows, const OptimizerSettings& settings,
+                                  Precision precision) {
+  size_t most = 0;
+  if (settings.kind == OptimizerKind::kMuon)
+    for (const ParameterRow& row : rows)
+      if (uses_muon(row.role))
+        most = std::max(most, muon_space_bytes(row.shape[0], row.shape[1],
+                                               precision == Precision::kBf16 ? Dtype::kBf16 : Dtype::kF32));
+  return most;
+}
+
 Optimizer::Optimizer(std::vector<OptimizedParameter> parameters, OptimizerSettings settings)
     : settings_(settings) {
   size_t bytes = 0;
@@ -62,10 +79,9 @@ Optimizer::Optimizer(std::vector<OptimizedParameter> parameters, OptimizerSettin
   for (const OptimizedParameter& p : parameters) {
     bytes += p.value.bytes() * (two_moments(p.role, settings) ? 2 : 1);
     if (settings.kind == OptimizerKind::kMuon && uses_muon(p.role)) {
-      Arena plan;
-      take_muon_space(plan, p.value.shape[0], p.value.shape[1], muon_dtype(p));
-      if (plan.bytes() > workspace) {
-        workspace = plan.bytes();
+      const size_t needs = muon_space_bytes(p.value.shape[0], p.value.shape[1], muon_dtype(p));
+      if (needs > workspace) {
+        workspace = needs;
         widest = &p;
       }
     }

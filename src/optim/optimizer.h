@@ -5,7 +5,7 @@
 // Decay       decoupled; matrices, embeddings and the head decay, gains and biases do not
 // Writes      values, their bf16 copies, the state. Gradients are only read, scaled by grad_scale
 // Determinism same inputs, candidates, threads -> same bits. An update of one parameter depends on that parameter alone
-// Memory      state_bytes(); Muon also takes workspace for its largest matrix
+// Memory      state_bytes() and workspace_bytes(), nothing else
 // Precision   f32; with a bf16 copy Muon's products take bf16 operands and sum in f32 (as its authors run it)
 // Source      AdamW arXiv:1711.05101. Muon: Jordan et al. 2024 (Newton-Schulz of degree 5: 3.4445, -4.7750, 2.0315), update scaled by
 //             0.2 sqrt(max(rows, columns)) as Liu et al. 2025, arXiv:2502.16982, so that AdamW's rate and decay fit
@@ -44,6 +44,9 @@ class Optimizer {
  public:
   Optimizer(std::vector<OptimizedParameter> parameters, OptimizerSettings settings);
   static size_t state_bytes(std::span<const ParameterRow> rows, const OptimizerSettings& settings);
+  // What Muon works in: the room of the widest of these matrices. 0 for the others.
+  static size_t workspace_bytes(std::span<const ParameterRow> rows, const OptimizerSettings& settings,
+                                Precision precision);
 
   void update(ops::Context& context, const UpdateArguments& arguments);
   // Every state tensor with its checkpoint name.

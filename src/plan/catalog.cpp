@@ -239,7 +239,7 @@ const EngineHabits& habits_of(std::string_view engine) {
     return h;
   }();
   for (const SoftwareRule& rule : software())
-    if (rule.habits.engine == engine) return rule.habits;
+    if (!engine.empty() && rule.habits.engine == engine) return rule.habits;
   static const std::map<std::string, EngineHabits, std::less<>> others = [] {
     std::map<std::string, EngineHabits, std::less<>> all;
     for (const SoftwareRule& rule : software()) {
@@ -259,7 +259,8 @@ std::vector<std::string> engine_names() {
   std::vector<std::string> names;
   for (const SoftwareRule& rule : software())
     for (const std::string& name : {rule.habits.engine, kOtherSoftware + rule.habits.lineage})
-      if (name != kOtherSoftware && std::find(names.begin(), names.end(), name) == names.end())
+      if (!name.empty() && name != kOtherSoftware &&
+          std::find(names.begin(), names.end(), name) == names.end())
         names.push_back(name);
   return names;
 }
@@ -276,7 +277,7 @@ SoftwareMatch identify_software(std::string_view source_text) {
   for (char c : source_text) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   for (const SoftwareRule& rule : software()) {
     if (lower.find(rule.pattern) == std::string::npos) continue;
-    SoftwareMatch match{rule.habits, rule.release};
+    SoftwareMatch match{rule.habits, rule.release, true};
     if (rule.release_pattern) {
       std::match_results<std::string_view::const_iterator> groups;
       if (std::regex_search(source_text.begin(), source_text.end(), groups, *rule.release_pattern))
@@ -285,7 +286,7 @@ SoftwareMatch identify_software(std::string_view source_text) {
     }
     return match;
   }
-  return {habits_of(""), ""};
+  return {habits_of(""), "", false};
 }
 
 std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known,

@@ -70,6 +70,8 @@ void require_engine(std::string_view engine);
 struct SoftwareMatch {
   EngineHabits habits;
   std::string release;  // "megatron-bridge 26.02"; empty when the text does not tell
+  bool recognised =
+      false;  // habits without an engine's name: of a paper whose few runs no number is fitted to
 };
 // The engine and generation that a source text names; an average engine when none is recognised.
 SoftwareMatch identify_software(std::string_view source_text);

@@ -36,11 +36,12 @@ double all_reduce_seconds(const Fabric& f, Group g, double bytes) {
   return 2 * (start_of(f, g) + (n - 1) / n * bytes / ring_bandwidth(f, g));
 }
 
-AllToAll all_to_all_seconds(const Fabric& f, Group g, double bytes_per_rank) {
+AllToAll all_to_all_seconds(const Fabric& f, Group g, double bytes_of_one_copy, double copies) {
   if (g.ranks <= 1) return {};
-  const double n = static_cast<double>(g.ranks), near = members_per_domain(f, g);
-  const double inside = bytes_per_rank * (near - 1) / n / f.inside;
-  const double between = bytes_per_rank * (n - near) / n / f.between;
+  const double n = static_cast<double>(g.ranks), near = members_per_domain(f, g), domains = n / near;
+  const double wanted_by = domains > 1 ? 1 - std::pow(1 - 1 / domains, copies) : 1;  // share of the domains
+  const double inside = bytes_of_one_copy * copies * (near - 1) / near / f.inside;
+  const double between = bytes_of_one_copy * (domains - 1) * wanted_by / f.between;
   const double start = start_of(f, g);
   return between > 0 ? AllToAll{inside, start + between} : AllToAll{start + inside, 0};
 }

@@ -28,7 +28,9 @@ double all_gather_seconds(const Fabric& fabric, Group group, double total_bytes)
 struct AllToAll {
   double inside = 0, between = 0;  // seconds of each level
 };
-AllToAll all_to_all_seconds(const Fabric& fabric, Group group, double bytes_per_rank);
+// Each rank sends every one of its tokens to `copies` ranks of the group, evenly spread. Between domains a token
+// travels once to each domain that wants it, and is handed on inside, as the exchanges of experts do.
+AllToAll all_to_all_seconds(const Fabric& fabric, Group group, double bytes_of_one_copy, double copies);
 double send_seconds(const Fabric& fabric, int64_t distance, double bytes);
 bool spans_domains(const Fabric& fabric, Group group);
 

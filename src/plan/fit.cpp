@@ -32,12 +32,12 @@ constexpr Freedom kTimeFreedom[] = {
     {Term::kScan, 0.5, 0, 0, 0, 0, 0},
     {Term::kQuantise, 0.4, 0, 0.2, 0.2, 0, 0},
     {Term::kKernel, 0.6, 0.3, 0.3, 0.3, 0, 0},
-    {Term::kHostLayer, 0.6, 0.2, 0.6, 0.6, 0.2, 0.2},
+    {Term::kHostLayer, 0.6, 0.2, 0.6, 0.8, 0.6, 0.5},
     {Term::kHostExperts, 0.4, 0.2, 0.3, 0.3, 0.3, 0.2},
     {Term::kHostSoftmax, 0.3, 0, 0, 0, 0, 0},
-    {Term::kHostAdapter, 0.3, 0, 0, 0, 0, 0},
+    {Term::kHostAdapter, 0.5, 0, 0.3, 0.5, 0, 0},
     {Term::kHostTensor, 0.5, 0, 0.3, 0.3, 0, 0},
-    {Term::kTile, 0.7, 0.3, 0.3, 0.3, 0, 0},
+    {Term::kTile, 0.5, 0.1, 0.2, 0.3, 0, 0},
     {Term::kInside, 0.2, 0.2, 0.1, 0.1, 0, 0},
     {Term::kBetween, 0.3, 0.2, 0.3, 0.3, 0.1, 0.1},
     {Term::kLatency, 0.5, 0.2, 0.4, 0.4, 0, 0},
@@ -53,7 +53,7 @@ constexpr Freedom kTimeFreedom[] = {
     {Term::kFixed, 0.8, 0, 0.8, 0.8, 0.3, 0},
     {Term::kStraggler, 0.4, 0, 0.3, 0.3, 0.1, 0},
     {Term::kCompute, 0, 0.1, 0.15, 0.15, 0.08, 0.08},
-    {Term::kAdapter, 0.2, 0.05, 0.2, 0.2, 0.1, 0.1},
+    {Term::kAdapter, 0.1, 0, 0.1, 0.1, 0.05, 0},
 };
 
 constexpr Freedom kMemoryFreedom[] = {
@@ -89,6 +89,8 @@ struct Parameter {
   std::string key;
   double prior = 0, deviation = 1, value = 0;
 };
+
+const std::string kUnnamed = "unnamed software of ";
 
 enum class Observation { kTime, kPeakMemory, kRan, kOutOfMemory };
 
@@ -141,12 +143,13 @@ void Fitter::add(const PublishedRun& run, Observation what, double weight) {
   row.weight = weight;
   const PlanInput& in = run.input;
   const std::string& family = in.hardware.accelerator.family;
-  // Nothing is fitted to software that is only known by its lineage.
+  // Software that is only known by its lineage stands for itself, so that the lineage takes the mean of its
+  // members; what it deviates by is not kept.
   const bool known = !in.engine.empty() && !in.engine.starts_with(kOtherSoftware);
   const std::string keys[] = {"",
                               family,
                               habits_of(in.engine).lineage,
-                              known ? in.engine : "",
+                              known ? in.engine : kUnnamed + run.source_group,
                               in.release,
                               known ? in.engine + "|" + family : ""};
   for (int t = 0; t < kTerms; ++t) {
@@ -259,7 +262,7 @@ bool Fitter::step(double& damping) {
   const size_t n = parameters_.size();
   const std::vector<double> errors = all_errors();
   const double before = cost(errors);
-  std::vector<double> gradient(n, 0), curvature(n, 0), weights(rows_.size());
+  std::vector<double> gradient(n, 0), weights(rows_.size());
   constexpr double kNudge = 1e-3;
   const double d = options_.robust;
   SparseRows slopes;
@@ -284,7 +287,6 @@ bool Fitter::step(double& damping) {
       slopes.columns.push_back(column);
       slopes.values.push_back(known[t]);
       gradient[column] += w * known[t] * errors[i];
-      curvature[column] += w * known[t] * known[t];
     }
     slopes.start.push_back(slopes.columns.size());
   }
@@ -295,9 +297,10 @@ bool Fitter::step(double& damping) {
   std::vector<double> kept(n), diagonal(n);
   for (size_t k = 0; k < n; ++k) kept[k] = parameters_[k].value;
   for (int attempt = 0; attempt < 8; ++attempt) {
+    // Damped in units of the priors: directions that only the priors hold stay free to move.
     for (size_t k = 0; k < n; ++k) {
       const double precision = 1 / (parameters_[k].deviation * parameters_[k].deviation);
-      diagonal[k] = precision + damping * (precision + curvature[k]);
+      diagonal[k] = precision * (1 + damping);
     }
     const std::vector<double> x = solve(slopes, weights, diagonal, gradient);
     for (size_t k = 0; k < n; ++k) {
@@ -306,8 +309,8 @@ bool Fitter::step(double& damping) {
     }
     const double after = cost(all_errors());
     if (after < before) {
-      damping = std::max(1e-4, damping / 4);
-      return before - after > 1e-4 * before;
+      damping = std::max(1e-3, damping / 4);
+      return before - after > 3e-5 * before;
     }
     damping = std::max(damping * 5, 1e-3);
   }
@@ -316,13 +319,14 @@ bool Fitter::step(double& damping) {
 }
 
 EfficiencyTable Fitter::run() {
-  double damping = 1e-2;
+  double damping = 0.3;
   for (int i = 0; i < options_.iterations; ++i) {
     if (stop_requested()) fail(ErrorKind::kCancelled, "fit stopped on request: nothing was written");
     if (!step(damping)) break;
   }
   EfficiencyTable table = start_;
-  for (const Parameter& p : parameters_) table.set(p.term, p.scope, p.key, p.value);
+  for (const Parameter& p : parameters_)
+    if (!p.key.starts_with(kUnnamed)) table.set(p.term, p.scope, p.key, p.value);
   return table;
 }
 
@@ -334,13 +338,17 @@ EfficiencyTable fit_step_time(const std::vector<PublishedRun>& runs, const Effic
   auto usable = [](const PublishedRun& r) { return r.reason.empty() && r.metric != Metric::kNone; };
   for (const PublishedRun& run : runs)
     if (usable(run)) per_source[run.source_group] += 1;
+  // A source of n rows weighs sqrt(n); a row whose layout or shape had to be guessed tells half as much.
+  auto weight = [&](const PublishedRun& r) {
+    return 1 / std::sqrt(per_source[r.source_group]) / (1 + r.guesses);
+  };
   double rows = 0, total = 0;
-  for (const auto& [source, n] : per_source) rows += n, total += std::sqrt(n);
+  for (const PublishedRun& run : runs)
+    if (usable(run)) rows += 1, total += weight(run);
   // A typical row weighs one, so that a prior is worth about one row.
   Fitter fitter(start, kTimeFreedom, options);
   for (const PublishedRun& run : runs)
-    if (usable(run))
-      fitter.add(run, Observation::kTime, rows / total / std::sqrt(per_source[run.source_group]));
+    if (usable(run)) fitter.add(run, Observation::kTime, weight(run) * rows / total);
   return fitter.run();
 }
 

@@ -437,9 +437,12 @@ PlanRequest parse_plan(std::string_view text, const std::string& where,
     const int64_t n = r.hardware.accelerators;
     batch = n <= batch ? batch / n * n : batch;
     r.run.batch.global_batch = std::max<int64_t>(1, batch);
-    r.notes.push_back(fmt::format("global batch {} sequences ({:.2g} tokens): not given",
-                                  r.run.batch.global_batch, static_cast<double>(r.run.batch.tokens())));
+    r.notes.push_back(fmt::format("global batch {} sequences ({:.3g} M tokens): not given",
+                                  r.run.batch.global_batch, static_cast<double>(r.run.batch.tokens()) / 1e6));
   }
+  if (const BatchSpec& b = r.run.batch; r.fixed_micro_batch && b.micro_batch > b.global_batch)
+    fail(ErrorKind::kUsage, "{}: run.micro_batch = {} contradicts run.global_batch = {}: it is a part of it",
+         r.name, b.micro_batch, b.global_batch);
   const bool has_layout = top.any("layout") != nullptr;
   Section layout = section("layout");
   read_layout(layout, r, has_layout);

@@ -44,6 +44,9 @@ class RowReader {
     return std::max<int64_t>(1, std::llround(*v));
   }
   void assume(std::string what) { out_.assumed.push_back(std::move(what)); }
+  void guess(std::string what) {
+    assume(std::move(what)), ++out_.guesses;
+  }  // of layout, batch, length or shape
 
   const CatalogAccelerator* accelerator_of_row() const;
   bool read_hardware();
@@ -122,7 +125,7 @@ bool RowReader::read_model() {
     const double n = *billions * 1e9, count = std::cbrt(n / (12 * 110.0 * 110.0));
     m.hidden = std::max<int64_t>(1, std::llround(110 * count / 128)) * 128;
     m.layers = std::max<int64_t>(1, std::llround(n / (12.0 * static_cast<double>(m.hidden * m.hidden))));
-    assume(fmt::format("usual shape for {} billion parameters", *billions));
+    guess(fmt::format("usual shape for {} billion parameters", *billions));
   } else {
     out_.reason = fmt::format("model '{}': shape neither stated nor in the catalog", text("model_name"));
     return false;
@@ -175,6 +178,8 @@ void RowReader::read_training() {
       contains(notes_, "finetuning lora"))
     run.training = contains(precision, "nf4") ? TrainingKind::kQlora : TrainingKind::kLora;
   else if (out_.kind == "sft") run.training = TrainingKind::kFineTune;
+  // The first adapters of that name put learned tokens before the text and leave the matrices alone.
+  if (contains(notes_, "(adapter)")) run.lora_rank = 0;
 
   const std::string recompute = lower(text("activation_recompute"));
   run.recompute = recompute.starts_with("full")        ? Recompute::kFull
@@ -235,9 +240,8 @@ void RowReader::read_layout() {
   PlanInput& in = out_.input;
   LayoutSpec& l = in.run.layout;
   BatchSpec& b = in.run.batch;
-  const int64_t tp = whole("tp", 0), pp = whole("pp", 0);
-  const int64_t product =
-      std::max<int64_t>(1, tp) * std::max<int64_t>(1, pp) * whole("cp", 1) * whole("dp", 1);
+  int64_t tp = whole("tp", 0), pp = whole("pp", 0), cp = whole("cp", 1);
+  const int64_t product = std::max<int64_t>(1, tp) * std::max<int64_t>(1, pp) * cp * whole("dp", 1);
   int64_t accelerators = whole("n_gpus", 0);
   if (!accelerators) accelerators = slice_accelerators();
   if (!accelerators) {
@@ -248,9 +252,15 @@ void RowReader::read_layout() {
       *accelerator_, accelerators, whole("gpus_per_node", 0),
       between_per_accelerator(lower(text("inter_bw")), whole("gpus_per_node", accelerator_->per_node)));
 
+  if (std::max<int64_t>(1, tp) * std::max<int64_t>(1, pp) > accelerators / cp) {
+    assume(fmt::format("tensor {}, pipeline {}, context {} are a misprint: more than {} accelerators", tp, pp,
+                       cp, accelerators));
+    tp = pp = 0, cp = 1;
+  }
+
   const std::string zero = lower(text("zero_stage_fsdp"));
   l.zero_stage = zero_stage_of(zero, software_.habits);
-  l.context = whole("cp", 1);
+  l.context = cp;
   l.expert = in.run.model.experts ? whole("ep", 1) : 1;
   b.sequence_length =
       whole("seq_len", software_.habits.sequence_length ? software_.habits.sequence_length : 2048);
@@ -269,17 +279,24 @@ void RowReader::read_layout() {
   l.pipeline = std::max<int64_t>(1, pp);
   l.data = std::max<int64_t>(1, accelerators / (l.tensor * l.pipeline * l.context));
   const bool stated_micro = number("micro_batch").has_value();
-  const auto batch = number("global_batch");
+  auto batch = number("global_batch");
+  // Its step's time and its rate tell it.
+  if (const auto step = number("iteration_time_s");
+      !batch && step && out_.metric == Metric::kTokensPerSecondPerAccelerator) {
+    const double tokens = *step * out_.measured * static_cast<double>(accelerators);
+    batch = std::clamp(std::round(tokens / static_cast<double>(b.sequence_length)), 1.0, kMostOfAnything);
+    assume(fmt::format("global batch {}, from the step's time and rate", *batch));
+  }
   const bool alone = l.zero_stage == 3 && !contains(zero, "tp");  // sharding and nothing else
   const bool layout_open = !tp && !pp && accelerators > 1 && !alone;
-  b.global_batch = batch ? whole("global_batch", 1) : b.micro_batch * l.data;
+  b.global_batch = batch ? std::max<int64_t>(1, std::llround(*batch)) : b.micro_batch * l.data;
   if (layout_open || (!batch && !stated_micro && !tp && !pp)) {
     assume_layout(in, {.layout = !layout_open,
                        .micro_batch = stated_micro,
                        .global_batch = batch.has_value(),
                        .recompute = out_.recompute_stated,
-                       .zero = !zero.empty() || !software_.habits.engine.empty()});
-    assume(fmt::format("layout {}, recompute {}", to_string(l), to_string(in.run.recompute)));
+                       .zero = !zero.empty() || software_.recognised});
+    guess(fmt::format("layout {}, recompute {}", to_string(l), to_string(in.run.recompute)));
     if (!batch) assume(fmt::format("global batch {}", b.global_batch));
     if (!stated_micro) assume(fmt::format("micro-batch {}", b.micro_batch));
     return;
@@ -405,9 +422,9 @@ void RowReader::read() {
   if (software_.habits.engine.empty()) {
     // Unknown software still shares a code base with others: which, its hardware and layout tell.
     const bool sharded = contains(lower(text("zero_stage_fsdp")), "fsdp") && !number("tp") && !number("pp");
-    software_.habits.lineage = accelerator_->spec.family.starts_with("TPU") ? "xla"
-                               : sharded                                    ? "torch"
-                                                                            : "megatron";
+    std::string& lineage = software_.habits.lineage;
+    if (lineage.empty())
+      lineage = accelerator_->spec.family.starts_with("TPU") ? "xla" : sharded ? "torch" : "megatron";
     out_.input.engine = kOtherSoftware + software_.habits.lineage;
   }
   if (!read_model()) return;

@@ -23,6 +23,7 @@ struct PublishedRun {
   std::string kind;    // row_kind
   std::string reason;  // not empty: cannot be predicted, and why
   std::vector<std::string> assumed;
+  int guesses = 0;  // of what was assumed: its layout, its shape
   PlanInput input;
   int64_t mean_length = 0;  // where sequences vary: memory follows the longest, time the mean
   Metric metric = Metric::kNone;

@@ -32,6 +32,7 @@ class StepModel {
     mats_ = m.activation == ActivationKind::kSwiGlu ? 3 : 2;
     routed_share_ = m.experts ? num(m.layers - m.dense_layers) / num(m.layers) : 0;
     adapter_ = run_.training == TrainingKind::kLora || run_.training == TrainingKind::kQlora;
+    low_rank_ = adapter_ && run_.lora_rank > 0;
     set_rates();
     set_fabric();
   }
@@ -49,6 +50,8 @@ class StepModel {
   double head_seconds() const;
   double tensor_comm_forward() const;
   double expert_comm_forward() const;  // what of it is not hidden
+  double host_of_experts() const;      // times the launches of a dense layer
+  double local_experts() const { return std::max(1.0, num(run_.model.experts) / num(run_.layout.expert)); }
   double context_comm_forward() const;
   double data_comm(double forward_seconds, double backward_seconds, double micro_batches) const;
   double optimizer_seconds() const;
@@ -63,7 +66,8 @@ class StepModel {
   const PlanInput& in_;
   double d_, q_, kv_, t_, seq_, tokens_, mats_;
   double routed_share_ = 0;  // of the layers: those with experts
-  bool adapter_ = false;
+  bool adapter_ = false;     // frozen weights
+  bool low_rank_ = false;    // with matrices beside them, not only tokens before the text
   Rates rate_{};
   Fabric fabric_;
 };
@@ -127,8 +131,8 @@ double StepModel::expert_forward() const {
   const ModelSpec& m = run_.model;
   if (!m.experts) return 0;
   const LayoutSpec& l = run_.layout;
-  const double etp = num(l.expert_tensor_size()), ep = num(l.expert);
-  const double local = std::max(1.0, num(m.experts) / ep);
+  const double etp = num(l.expert_tensor_size());
+  const double local = local_experts();
   const double routed = tokens_ * num(m.experts_per_token) * etp / t_;  // rows this worker multiplies
   const double each = std::max(1.0, routed / local);
   const double width = num(m.expert_ffn) / etp;
@@ -188,8 +192,8 @@ double StepModel::expert_comm_forward() const {
   const ModelSpec& m = run_.model;
   const LayoutSpec& l = run_.layout;
   if (!m.experts || l.expert == 1) return 0;
-  const double bytes = tokens_ * num(m.experts_per_token) * d_ * 2 / t_;
-  const AllToAll t = all_to_all_seconds(fabric_, {l.expert, l.expert_tensor_size()}, bytes);
+  const Group group{l.expert, l.expert_tensor_size()};
+  const AllToAll t = all_to_all_seconds(fabric_, group, tokens_ * d_ * 2 / t_, num(m.experts_per_token));
   return 2 * routed_share_ * (e_[Term::kExpertExposed] * t.inside + e_[Term::kExpertBetween] * t.between);
 }
 
@@ -255,10 +259,17 @@ double StepModel::optimizer_seconds() const {
   return parameters * bytes * e_[Term::kOptimizer] / rate_.memory;
 }
 
+// Half of it is the router and the exchange, half grows with the experts that each worker holds: every one has
+// its own products and casts. The fitted number is that of eight.
+double StepModel::host_of_experts() const {
+  if (!run_.model.experts) return 1;
+  return 1 + (e_[Term::kHostExperts] - 1) * (0.5 + local_experts() / 16);
+}
+
 StepTime StepModel::compute() {
   const ModelSpec& m = run_.model;
   const LayoutSpec& l = run_.layout;
-  const double clock = e_[Term::kCompute] * (adapter_ ? e_[Term::kAdapter] : 1);
+  const double clock = e_[Term::kCompute] * (low_rank_ ? e_[Term::kAdapter] : 1);
   const double micro = std::max(1.0, num(run_.batch.global_batch) / num(run_.batch.micro_batch * l.data));
   // Layers that do not divide evenly are dealt so that the head's stage has fewer.
   const int64_t pieces = l.pipeline * l.virtual_stages;
@@ -286,10 +297,9 @@ StepTime StepModel::compute() {
 
   // The host launches kernels; where it is slower the accelerator waits.
   // The ranks of a tensor group wait at each collective for the slowest host among them.
-  const double host = e_[Term::kHostLayer] * (m.experts ? e_[Term::kHostExperts] : 1.0) *
-                      (1 + e_[Term::kHostTensor] * std::min(t_ - 1, 7.0)) *
-                      (adapter_ ? e_[Term::kHostAdapter] : 1.0) *
-                      (plain_softmax() ? e_[Term::kHostSoftmax] : 1.0);
+  const double host =
+      e_[Term::kHostLayer] * host_of_experts() * (1 + e_[Term::kHostTensor] * std::min(t_ - 1, 7.0)) *
+      (low_rank_ ? e_[Term::kHostAdapter] : 1.0) * (plain_softmax() ? e_[Term::kHostSoftmax] : 1.0);
   const double forward_device = linear + attention + passes + tensor + expert + context;
   const double backward_device = backward_linear + backward_attention + backward_passes + again +
                                  (comm_passes - 1) * (tensor + expert) + context;

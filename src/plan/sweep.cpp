@@ -109,9 +109,11 @@ std::vector<ParetoPoint> pareto(const std::vector<SweepPoint>& points) {
   for (const SweepPoint& p : points) {
     if (!p.assessment) continue;
     for (const PathCost& cost : p.assessment->paths)
-      if (cost.possible)
-        all.push_back({p.on, &*p.assessment, &cost, p.assessment->wall_p50.value() / 86400,
-                       cost.total.mid.value(), p.assessment->energy.site.mid.value() / 3.6e9});
+      if (cost.possible) {
+        const Assessment& a = *p.assessment;
+        all.push_back({p.on, &a, &cost, cost.wall.mid.value() / 86400, cost.total.mid.value(),
+                       cost.energy.site.mid.value() / 3.6e9});
+      }
   }
   const auto beats = [](const ParetoPoint& x, const ParetoPoint& y) {
     return x.days <= y.days && x.dollars <= y.dollars && x.mwh <= y.mwh &&

@@ -1,7 +1,7 @@
 // train/memory_plan.h
 // What a worker of a run will take in its layout, from the same walks that allocate it; nothing is allocated here.
 // Accuracy  the rows are exact; `program` (code, libraries, allocator slack) is a measured constant. The peak resident memory of a
-//           run is within 5 % of total(): every run prints both when it ends, `./dev layouts` compares them in a sweep
+//           run is within 5 % of total(): every run prints both when it ends, `./dev bench memory` and `./dev layouts` compare them
 #pragma once
 #include <string>
 #include <vector>

@@ -559,4 +559,14 @@ size_t ModelShare::activation_bytes(const Recipe& r, const LayoutSpec& layout, i
   return bytes;
 }
 
+size_t ModelShare::scratch_bytes(const Recipe& r, const LayoutSpec& layout, int64_t stage) {
+  const ModelSpec share = tensor_share(r.model, {layout.tensor, layout.tensor - 1});
+  size_t most = 0;
+  for (const ChunkSpec& chunk : parallel::chunks_of(layout, r.model, stage))
+    most =
+        std::max(most, TransformerChunk::scratch_bytes(share, r.precision, chunk,
+                                                       chunk_options(r, layout, 1, splits_backward(layout))));
+  return most;
+}
+
 }  // namespace stoker::train

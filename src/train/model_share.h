@@ -97,6 +97,8 @@ class ModelShare final : public Scorer, private parallel::PipelineWorker, privat
   // Bytes of activations, logits and of what tensor and context peers need, from the walk that allocates them.
   static size_t activation_bytes(const Recipe& recipe, const LayoutSpec& layout, int64_t stage,
                                  int64_t leaves);
+  // The scratch that the chunks of the stage take turns in.
+  static size_t scratch_bytes(const Recipe& recipe, const LayoutSpec& layout, int64_t stage);
 
  private:
   void forward(int chunk, int64_t micro_batch) override;

@@ -203,7 +203,7 @@ void Trainer::finish_batch(const StepResult& r) {
     if (team_) line.generation = team_->generation();
     for (int rank = 0; team_ && rank < team_->size(); ++rank) line.workers.push_back(team_->worker(rank));
     line.sources = sources_of_batch(batch);
-    ledger_->write(line);
+    write_down(line);
   }
   const auto& schedule = loader_->schedule();
   if (schedule.phase_of(next_batch_ * static_cast<uint64_t>(recipe_.global_batch)) != data_phase_ && speaks())

@@ -126,7 +126,8 @@ class Trainer {
   void wait_for_data();
   void share_counters(int source);
   void take_place();
-  void open_ledger();
+  void open_ledger(uint64_t next_batch);
+  void write_down(const LedgerLine& line);
   void sum_over_team(std::vector<double>& losses, StepResult& result);
   void take_shards();
   void vote(const StepResult& result);

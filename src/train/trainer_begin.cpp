@@ -196,7 +196,7 @@ void Trainer::begin_or_resume() {
   if (checkpoints_->list().empty()) initial_weights();
   else resume();
   if (team_) return;  // take_place
-  open_ledger();
+  open_ledger(next_batch_);
   const uint64_t first = next_batch_ * micro_batches_;
   if (prefetcher_) prefetcher_->seek(first);
   else prefetcher_ = std::make_unique<data::Prefetcher>(*loader_, recipe_.micro_batch, first);

@@ -128,7 +128,7 @@ void Trainer::take_place() {
   writer_ = std::make_unique<checkpoint::BackgroundWriter>(
       *checkpoints_, checkpoint::WriterOptions{team_->rank(), team_->size()});
   ledger_.reset();
-  if (team_->rank() == 0) open_ledger();
+  if (team_->rank() == 0) open_ledger(next_batch_);
   prefetcher_.reset();
   if (micro_batches_ == 0) return;
   const uint64_t mine = micro_batches_;

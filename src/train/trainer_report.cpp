@@ -3,13 +3,20 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/peak_memory.h"
 #include "base/progress.h"
 #include "train/trainer.h"
 
 namespace stoker::train {
+namespace {
+
+constexpr double kLedgerPatience_s = 0.5;  // well below any deadline of those who wait
+
+}  // namespace
 
 // The account of the data: how far into which source the run is when batch `batch` begins.
 void Trainer::log_data(uint64_t batch) {
@@ -37,11 +44,31 @@ std::vector<SourceShare> Trainer::sources_of_batch(uint64_t batch) const {
   return out;
 }
 
-void Trainer::open_ledger() {
+void Trainer::open_ledger(uint64_t next_batch) {
   ledger_.reset();
   ledger_ = std::make_unique<Ledger>(
-      fs_, recipe_.run_dir + "/ledger.jsonl", next_batch_, static_cast<uint64_t>(recipe_.global_batch),
+      fs_, recipe_.run_dir + "/ledger.jsonl", next_batch, static_cast<uint64_t>(recipe_.global_batch),
       team_ ? team_->generation() : 0, [this](uint64_t b) { return sources_of_batch(b); });
+}
+
+// Tried again, in a copy of the file without what is torn, for as long as the other workers' deadlines allow.
+void Trainer::write_down(const LedgerLine& line) {
+  const double began_s = monotonic_s();
+  std::string trouble;
+  for (double pause_s = 0.01;; pause_s *= 2) try {
+      if (!trouble.empty()) open_ledger(line.batch);
+      ledger_->write(line);
+      break;
+    } catch (const Error& e) {
+      if (e.kind() != ErrorKind::kStorage || monotonic_s() - began_s + pause_s > kLedgerPatience_s) throw;
+      trouble = e.what();
+      std::this_thread::sleep_for(std::chrono::duration<double>(pause_s));
+    }
+  if (trouble.empty()) return;
+  log_->write({{"event", "storage"}, {"batch", line.batch}, {"why", trouble}});
+  if (team_)
+    team_->note("storage", fmt::format("{} on {} had trouble writing the ledger, and has written it now: {}",
+                                       team_->worker(), team_->host(), trouble));
 }
 
 void Trainer::evaluate() {

@@ -50,7 +50,9 @@ void add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, c
               const std::string& path, const std::string& name, bool named) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0)
-    fail(ErrorKind::kUsage, "source '{}': cannot look at {}", recipe.name, path);
+    fail(ErrorKind::kData,
+         "source '{}': cannot look at {}: {}. Mend or remove it, or name the inputs by a glob without it",
+         recipe.name, path, std::generic_category().message(errno));
   InputFile file;
   file.source = source;
   file.path = path;

@@ -87,7 +87,8 @@ TEST(Lineage, ForwardAndBackAgreeInPackedRows) {
 TEST(Lineage, SourcesAreFoundByLine) {
   const auto made = make(3, true, false);
   const std::string lines =
-      "{\"input\":0,\"name\":\"a \\\"b\\\".txt\",\"format\":\"text\"}\n{\"input\":12,\"name\":\"new\\nline.jsonl\"}\nno JSON\n";
+      "{\"input\":0,\"name\":\"a "
+      "\\\"b\\\".txt\",\"format\":\"text\"}\n{\"input\":12,\"name\":\"new\\nline.jsonl\"}\nno JSON\n";
   put(made->fs, "d/sources.jsonl", lines);
   const auto dataset = Dataset::open(made->fs, "d");
   EXPECT_EQ(source_of(dataset, made->fs, {}).name, "a \"b\".txt");

@@ -84,13 +84,17 @@ Loader::Loader(Dataset dataset, LoaderOptions options, std::unique_ptr<ShardSour
   } else {
     const uint64_t targets = targets_per_epoch();
     samples_ = targets / length + (options_.sequential && targets % length ? 1 : 0);
+    if (targets == 0)
+      fail(ErrorKind::kUsage,
+           "{}: split {} has no tokens to predict. Prepare the data again with a larger --held-out, or name "
+           "another split "
+           "(data.train_split, data.eval_split)",
+           dataset_.directory(), options_.split);
     if (samples_ == 0)
       fail(ErrorKind::kUsage,
-           "{}: split {} has {} tokens to predict, less than {} of length {}. Use a shorter sequence_length "
-           "or "
-           "more data",
-           dataset_.directory(), options_.split, targets, options_.sequential ? "anything" : "one sequence",
-           length);
+           "{}: split {} has {} tokens to predict, less than one sequence of length {}. Use a shorter "
+           "sequence_length or more data",
+           dataset_.directory(), options_.split, targets, length);
   }
   const uint64_t together = options_.shuffle_rows ? std::max<uint64_t>(1, options_.shuffle_rows / run) : 0;
   order_ = SampleOrder(options_.seed, samples_, {run, together});

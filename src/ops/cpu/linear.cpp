@@ -158,4 +158,9 @@ void linear_backward_weight(Context& context, const LinearBackwardWeight& a) {
               cuda::linear_backward_weight_candidates());
 }
 
+size_t linear_scratch_bytes(int64_t m, int64_t n, int64_t k, Dtype dtype) {
+  const int64_t weight = m >= cpu::kPackFrom ? n * k : 0, x = n >= cpu::kPackFrom ? m * k : 0;
+  return static_cast<size_t>(std::max(weight, x)) * dtype_size(dtype);
+}
+
 }  // namespace stoker::ops

@@ -53,8 +53,10 @@ void run(Flags flags) {
   fmt::print("train       {:8.1f} MB/s on {} threads: {:.0f} ms counting, {:.0f} ms merging to {} tokens\n",
              s.train_mb_per_s(), s.train_threads, s.count_s * 1e3, s.merge_s * 1e3, flags.train.vocab_size);
   fmt::print("split       {:8.1f} MB/s on one core\n", mb / s.split_s);
-  fmt::print("encode      {:8.1f} MB/s on one core (median of {} passes); first pass {:.1f} MB/s\n",
-             s.encode_mb_per_s(), s.encode_s.size(), s.encode_first_mb_per_s());
+  fmt::print(
+      "encode      {:8.1f} MB/s on one core; first passes, each with a new tokenizer, {:.1f} MB/s (medians "
+      "of {})\n",
+      s.encode_mb_per_s(), s.encode_first_mb_per_s(), s.encode_first_s.size());
   fmt::print("decode      {:8.1f} MB/s on one core\n", mb / s.decode_s);
 }
 
@@ -68,7 +70,8 @@ void add_bench_tokenizer(Command& bench_parent) {
   cmd->add_option("--vocab-size", flags->train.vocab_size, "Tokens to train (default 32768)");
   cmd->add_option("--split", flags->split,
                   "Split pattern: " + tokenizer::split_names() + " (default llama3)");
-  cmd->add_option("--passes", flags->passes, "Encoding passes after the first (default 5)")->range(0, 1000);
+  cmd->add_option("--passes", flags->passes, "First encoding passes, and as many further ones (default 5)")
+      ->range(0, 1000);
   cmd->add_flag("--json", flags->json, "Print JSON (docs/json.md)");
   cmd->footer(
       "Example: stoker bench tokenizer corpus.txt --vocab-size 32768\nAgainst peers: "

@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -45,6 +46,13 @@ Json document_json(const data::Dataset& dataset, io::FileSystem& fs, const data:
           {"part_tokens", part.count}};
 }
 
+// On one line, whatever is in it.
+std::string shown(const std::string& name) {
+  if (std::none_of(name.begin(), name.end(), [](unsigned char c) { return c < 0x20; })) return name;
+  const std::string quoted = Json(name).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return quoted.substr(1, quoted.size() - 2);
+}
+
 void print_document(const Json& d) {
   fmt::print(
       "document    {} (tokens {} to {} of the stream)\n  from      {}{}, record {}\n  text      {} bytes, "
@@ -52,8 +60,9 @@ void print_document(const Json& d) {
       "{}\n",
       d["document"].get<uint64_t>(), d["first_token"].get<uint64_t>(),
       d["first_token"].get<uint64_t>() + d["tokens"].get<uint64_t>() - 1,
-      d.contains("dataset") ? d["dataset"].get<std::string>() + ": " : "", d["source"].get<std::string>(),
-      d["record"].get<uint64_t>(), d["text_bytes"].get<uint64_t>(), d["text_hash"].get<std::string>());
+      d.contains("dataset") ? d["dataset"].get<std::string>() + ": " : "",
+      shown(d["source"].get<std::string>()), d["record"].get<uint64_t>(), d["text_bytes"].get<uint64_t>(),
+      d["text_hash"].get<std::string>());
 }
 
 // What was trained on: one dataset with the flags' settings, or all of a recipe.

@@ -138,6 +138,11 @@ void add_prepare(Command& data) {
         data::build_pack_plan(fs, dataset, std::string(corpus::kTrainSplit), name, f->pack);
     }
     print_prepared(report, *f);
+    if (report.train_s > 0 && report.vocabulary < options.vocabulary)
+      fmt::print(stderr,
+                 "note: the text has no more pairs to merge: a vocabulary of {} instead of {}; the model's "
+                 "must be no smaller\n",
+                 report.vocabulary, options.vocabulary);
     const auto dataset = data::Dataset::open(io::real_file_system(), options.out);
     const auto* held = dataset.manifest().find_split(corpus::kHeldOutSplit);
     if (f->held_out > 0 && report.documents > 0 && (!held || held->documents == 0))

@@ -50,21 +50,6 @@ double cheapest_rent(const Assessment& a) {
   return rent;
 }
 
-MoneyInput owned_input(const Assessment& a) {
-  MoneyInput in;
-  in.accelerator = a.request.hardware.accelerator.name;
-  in.peak_tflops =
-      std::max(a.request.hardware.accelerator.bf16, a.request.hardware.accelerator.fp16).value() / 1e12;
-  in.accelerators = a.request.hardware.accelerators;
-  in.accelerators_per_node = a.request.hardware.accelerators_per_node;
-  in.wall = a.wall;
-  in.draw = a.draw;
-  in.grid = a.grid;
-  in.utilisation = a.request.utilisation;
-  in.workstation = a.request.workstation;
-  return in;
-}
-
 void changed(const char* name, double x, const std::string& was, double y, const std::string& is) {
   fmt::print("{:<14} {:>36} {:>36} {:>9}\n", name, was, is,
              x > 0 ? fmt::format("{:+.1f} %", (y / x - 1) * 100) : "");
@@ -130,7 +115,7 @@ void add_plan_compare(Command& plan) {
         const double rent = cheapest_rent(a);
         for (const PathKind owned : {PathKind::kOnPremises, PathKind::kHyperscale}) {
           if (!a.fits || rent <= 0) continue;
-          const BreakEven even = break_even(owned, rent, owned_input(a), a.request.figures);
+          const BreakEven even = break_even(owned, rent, money_input(a), a.request.figures);
           row["break_even"].push_back({{"path", std::string(to_string(owned))},
                                        {"rent_usd_per_accelerator_hour", rent},
                                        {"utilisation", number_or_null(even.utilisation)},
@@ -149,15 +134,15 @@ void add_plan_compare(Command& plan) {
           continue;
         }
         fmt::print("{:<16} {:<12} {:>24} {:>9.4g} {:>10.4g} {:>26} {:>8.2f} {:>10} {:>12}  {}\n", on,
-                   to_string(c.path), days_range(c.wall), a.energy.site.mid.value() / 3.6e9,
-                   a.energy.tonnes_co2.mid, dollars_band(c), c.per_accelerator_hour.mid,
+                   to_string(c.path), days_range(c.wall), c.energy.site.mid.value() / 3.6e9,
+                   c.energy.tonnes_co2.mid, dollars_band(c), c.per_accelerator_hour.mid,
                    c.to_raise.value() > 0 ? human_dollars(c.to_raise.value()) : "-",
                    fmt::format("{:.0f} to {:.0f}", c.lead_days.low, c.lead_days.high), c.reason);
       }
       const double rent = cheapest_rent(a);
       if (rent > 0)
         for (const PathKind owned : {PathKind::kOnPremises, PathKind::kHyperscale}) {
-          const BreakEven even = break_even(owned, rent, owned_input(a), a.request.figures);
+          const BreakEven even = break_even(owned, rent, money_input(a), a.request.figures);
           fmt::print("{:<16} {:<12} beats on-demand ({:.2f} $/h) {}; {}. {}\n", on, to_string(owned), rent,
                      even.utilisation <= 1
                          ? fmt::format("above {:.0f} % use over the hardware's life", even.utilisation * 100)

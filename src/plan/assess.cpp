@@ -9,9 +9,6 @@
 namespace stoker::plan {
 namespace {
 
-// Bands whose cheap end is the large number are turned round where they are used as plain quantities.
-Band<double> rising(Band<double> b) { return b.low <= b.high ? b : Band<double>{b.high, b.mid, b.low}; }
-
 bool adapts(const RunSpec& run) {
   return run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
 }
@@ -81,14 +78,6 @@ Band<Seconds> wall_band(const Band<Seconds>& work, const GoodputResult& g) {
           Seconds(g.wall_mean_s), work.high * std::max(stretch, 1 / std::max(g.goodput.low, 1e-9))};
 }
 
-Band<double> site_pue(const PlanRequest& r) {
-  if (r.pue) return Band<double>::exactly(*r.pue);
-  if (r.workstation || r.path == PathKind::kEdge) return r.figures.at("pue.home");
-  if (r.path == PathKind::kOnPremises) return r.figures.at("pue.on_premises");
-  if (r.path == PathKind::kMarketplace) return r.figures.at("pue.colocation");
-  return r.figures.at("pue.hyperscale");
-}
-
 void price_paths(Assessment& a, const AssessOptions& options) {
   const PlanRequest& r = a.request;
   std::vector<Offer> offers;
@@ -97,21 +86,7 @@ void price_paths(Assessment& a, const AssessOptions& options) {
     std::vector<Offer> more = read_price_file(file);
     offers.insert(offers.end(), more.begin(), more.end());
   }
-  MoneyInput in;
-  in.accelerator = r.hardware.accelerator.name;
-  in.peak_tflops = std::max(r.hardware.accelerator.bf16, r.hardware.accelerator.fp16).value() / 1e12;
-  in.accelerators = r.hardware.accelerators;
-  in.accelerators_per_node = r.hardware.accelerators_per_node;
-  in.draw = a.draw;
-  in.grid = a.grid;
-  in.utilisation = r.utilisation;
-  in.dollars_per_hour = r.price;
-  in.cloud = r.cloud;
-  in.workstation = r.workstation;
-  // Tokens of two bytes in, two checkpoints out; the last few checkpoints and the data kept.
-  in.data_in_gb = r.data_in_gb.value_or(2 * r.tokens / 1e9);
-  in.data_out_gb = r.data_out_gb.value_or(2 * a.checkpoint_bytes / 1e9);
-  in.storage_tb = r.storage_tb.value_or((2 * r.tokens + 5 * a.checkpoint_bytes) / 1e12);
+  MoneyInput in = money_input(a);
   for (const PathKind path : kAllPaths) {
     if (!options.all_paths && path != r.path) continue;
     in.wall = a.wall;
@@ -154,7 +129,7 @@ void check_limits(Assessment& a) {
                     days(a.wall_p90)));
   if (c.budget_usd && a.cost().possible)
     add("budget", a.cost().total.mid.value() <= *c.budget_usd,
-        fmt::format("budget ${:.4g}: {} costs ${:.4g} (${:.4g} to ${:.4g})", *c.budget_usd,
+        fmt::format("budget ${:.0f}: {} costs ${:.0f} (${:.0f} to ${:.0f})", *c.budget_usd,
                     to_string(a.cost().path), a.cost().total.mid.value(), a.cost().total.low.value(),
                     a.cost().total.high.value()));
   if (c.power_mw)
@@ -231,6 +206,28 @@ void add_warnings(Assessment& a) {
 
 }  // namespace
 
+MoneyInput money_input(const Assessment& a) {
+  const PlanRequest& r = a.request;
+  MoneyInput in;
+  in.accelerator = r.hardware.accelerator.name;
+  in.peak_tflops = std::max(r.hardware.accelerator.bf16, r.hardware.accelerator.fp16).value() / 1e12;
+  in.accelerators = r.hardware.accelerators;
+  in.accelerators_per_node = r.hardware.accelerators_per_node;
+  in.wall = a.wall;
+  in.draw = a.draw;
+  in.grid = a.grid;
+  in.utilisation = r.utilisation;
+  in.dollars_per_hour = r.price;
+  in.cloud = r.cloud;
+  in.workstation = r.workstation;
+  in.pue = r.pue;
+  // Tokens of two bytes in, two checkpoints out; the last few checkpoints and the data kept.
+  in.data_in_gb = r.data_in_gb.value_or(2 * r.tokens / 1e9);
+  in.data_out_gb = r.data_out_gb.value_or(2 * a.checkpoint_bytes / 1e9);
+  in.storage_tb = r.storage_tb.value_or((2 * r.tokens + 5 * a.checkpoint_bytes) / 1e12);
+  return in;
+}
+
 Assessment assess_with(const PlanRequest& request, LayoutChoice layouts, const AssessOptions& options) {
   Assessment a;
   a.request = request;
@@ -272,7 +269,7 @@ Assessment assess_with(const PlanRequest& request, LayoutChoice layouts, const A
   a.utilisation = power.utilisation * a.goodput.mean_goodput;
   power.utilisation = a.utilisation;
   a.draw = power_draw(power, f);
-  a.pue = rising(site_pue(request));
+  a.pue = pue_of(request.path, request.workstation, request.pue, f);
   a.grid = grid_region(request.region);
   a.energy = energy_use(a.draw, a.wall, a.pue, a.grid, f);
   power.utilisation = 1;

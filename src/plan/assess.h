@@ -70,6 +70,10 @@ struct AssessOptions {
   uint64_t seed = 1;
   bool all_paths = true;  // otherwise only the request's
 };
+
+// What the plan says to those who price it.
+MoneyInput money_input(const Assessment& assessment);
+
 Assessment assess(const PlanRequest& request, const AssessOptions& options = {});
 Assessment assess_with(const PlanRequest& request, LayoutChoice layouts, const AssessOptions& options);
 

@@ -84,6 +84,11 @@ TEST(PlanFile, ContradictionsNameBothSides) {
   EXPECT_NE(layout.find("32 workers"), std::string::npos) << layout;
   EXPECT_NE(layout.find("h100:64"), std::string::npos) << layout;
   EXPECT_NE(message_of({"run.lora_rank=8"}).find("run.training"), std::string::npos);
+  const std::string micro = message_of({"run.micro_batch=1000"});
+  EXPECT_NE(micro.find("run.micro_batch = 1000 contradicts run.global_batch = 512"), std::string::npos)
+      << micro;
+  const std::string cap = message_of({"hardware.power_cap_w=5000"});
+  EXPECT_NE(cap.find("5000 W contradicts accelerator power 700 W"), std::string::npos) << cap;
   const Assessment a = assess(request({"constraints.deadline_days=1", "constraints.power_mw=0.01"}), quick());
   bool named = false;
   for (const std::string& w : a.warnings)
@@ -252,6 +257,25 @@ TEST(Levers, RareExchangeCostsWhatWasPublished) {
   FAIL() << "no such lever";
 }
 
+// Each path has its own interruptions and its own site: time and energy are the path's, not the plan's.
+TEST(Assess, PathsDifferInTimeAndEnergy) {
+  const Assessment a = assess(request({"hardware.on=h100:1024"}), quick());
+  const auto path = [](const Assessment& of, PathKind kind) -> const PathCost& {
+    return of.paths[static_cast<size_t>(kind)];
+  };
+  const PathCost &on_demand = path(a, PathKind::kOnDemand), &spot = path(a, PathKind::kSpot);
+  EXPECT_GT(spot.wall.mid, on_demand.wall.mid);
+  EXPECT_NEAR(spot.energy.site.mid / on_demand.energy.site.mid, spot.wall.mid / on_demand.wall.mid, 1e-9);
+  EXPECT_GT(path(a, PathKind::kOnPremises).energy.site.mid, on_demand.energy.site.mid);  // its cooling
+  // A given PUE holds for all of them, in energy and in money.
+  const Assessment lean = assess(request({"hardware.on=h100:1024", "site.pue=1.05"}), quick());
+  for (const PathCost& c : lean.paths)
+    if (c.possible) {
+      EXPECT_NEAR(c.energy.site.mid / c.energy.it.mid, 1.05, 1e-9) << to_string(c.path);
+    }
+  EXPECT_LT(path(lean, PathKind::kOnPremises).total.mid, path(a, PathKind::kOnPremises).total.mid);
+}
+
 TEST(Sweep, ParetoKeepsOnlyWhatNothingBeats) {
   const auto points = sweep(request(), {"h100", "a100-80gb"}, 16, 64, quick());
   ASSERT_EQ(points.size(), 6u);
@@ -261,10 +285,7 @@ TEST(Sweep, ParetoKeepsOnlyWhatNothingBeats) {
     for (const SweepPoint& q : points) {
       if (!q.assessment) continue;
       for (const PathCost& c : q.assessment->paths) {
-        const Assessment& a = *q.assessment;
-        const double days = c.wall.mid.value() / 86400,
-                     mwh = energy_use(a.draw, c.wall, a.pue, a.grid, a.request.figures).site.mid.value() /
-                           3.6e9;
+        const double days = c.wall.mid.value() / 86400, mwh = c.energy.site.mid.value() / 3.6e9;
         EXPECT_FALSE(c.possible && days < p.days && c.total.mid.value() < p.dollars && mwh < p.mwh);
       }
     }

@@ -74,6 +74,8 @@ json to_json(const PathCost& c) {
   out["usd_per_accelerator_hour"] = band(c.per_accelerator_hour);
   out["usd_to_raise"] = c.to_raise.value();
   out["wall_days"] = band(c.wall, kPerDay);
+  out["site_mwh"] = band(c.energy.site, 1 / 3.6e9);
+  out["tonnes_co2e"] = band(c.energy.tonnes_co2);
   out["lead_days"] = band(c.lead_days);
   out["lines"] = std::move(lines);
   if (c.offer)

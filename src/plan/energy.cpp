@@ -39,6 +39,9 @@ Band<double> accelerator_w(const PowerInput& in, const FigureBook& f) {
   if (cap <= idle)
     fail(ErrorKind::kUsage, "power cap {} W contradicts accelerator power {} W: it idles at {:.0f} W already",
          cap, max, idle);
+  if (cap > max)
+    fail(ErrorKind::kUsage, "power cap {} W contradicts accelerator power {} W: it draws less without a cap",
+         cap, max);
   const auto &wait = f.at("power.wait_fraction"), &compute = f.at("power.compute_fraction");
   const auto mean = [&](double w, double c) {
     return std::min(w * max, cap) * (1 - in.utilisation) + std::min(c * max, cap) * in.utilisation;

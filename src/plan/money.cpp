@@ -57,19 +57,6 @@ Band<double> capital_per_hour(Band<double> price, Band<double> years, Band<doubl
           one(price.high, years.high, residual.high, rate.high)};
 }
 
-Band<double> pue_of(PathKind path, const FigureBook& f) {
-  switch (path) {
-    case PathKind::kHyperscale:
-      return f.at("pue.hyperscale");
-    case PathKind::kOnPremises:
-      return f.at("pue.on_premises");
-    case PathKind::kEdge:
-      return f.at("pue.home");
-    default:
-      return f.at("pue.colocation");
-  }
-}
-
 Owned owned_costs(PathKind path, const MoneyInput& in, const FigureBook& f) {
   Owned o;
   const double n = static_cast<double>(in.accelerators);
@@ -128,7 +115,7 @@ Owned owned_costs(PathKind path, const MoneyInput& in, const FigureBook& f) {
     add("space and cooling plant", product(space, it_kw) / kHoursPerMonth,
         fmt::format("{:.0f} kW x ${:.0f} a month", it_kw.mid, space.mid), "opex.colocation_per_kw_month");
   }
-  const Band<double> pue = pue_of(path, f);
+  const Band<double> pue = pue_of(path, in.workstation, in.pue, f);
   const auto energy = [&](double kw, double p, DollarsPerJoule price) {
     return kw * p * price.value() * 3.6e6;
   };
@@ -151,7 +138,7 @@ void price_owned(PathKind path, const MoneyInput& in, const FigureBook& f, PathC
   out.lines.push_back(
       {"energy", dollars(product(owned.energy_per_hour, hours)),
        fmt::format("{:.0f} kW x PUE {:.2f} x {:.0f} h x ${:.3f}/kWh", in.draw.it.mid.value() / 1000,
-                   pue_of(path, f).mid, hours.mid, in.grid.price.mid.value() * 3.6e6),
+                   pue_of(path, in.workstation, in.pue, f).mid, hours.mid, in.grid.price.mid.value() * 3.6e6),
        fmt::format("grid region {}", in.grid.code)});
   out.to_raise = Dollars(owned.hardware.mid + owned.network.mid + owned.building.mid);
 }
@@ -306,6 +293,14 @@ bool is_owned(PathKind path) {
   return path == PathKind::kHyperscale || path == PathKind::kOnPremises || path == PathKind::kEdge;
 }
 
+Band<double> pue_of(PathKind path, bool workstation, std::optional<double> given, const FigureBook& f) {
+  if (given) return Band<double>::exactly(*given);
+  if (workstation || path == PathKind::kEdge) return f.at("pue.home");
+  if (path == PathKind::kOnPremises) return f.at("pue.on_premises");
+  if (path == PathKind::kMarketplace) return f.at("pue.colocation");
+  return f.at("pue.hyperscale");
+}
+
 PathCost price_path(PathKind path, const MoneyInput& in, const std::vector<Offer>& offers,
                     const FigureBook& f) {
   if (!(in.utilisation > 0 && in.utilisation <= 1))
@@ -330,6 +325,7 @@ PathCost price_path(PathKind path, const MoneyInput& in, const std::vector<Offer
   }
   if (is_owned(path)) price_owned(path, in, f, out);
   else price_rented(path, in, offers, f, out);
+  out.energy = energy_use(in.draw, in.wall, pue_of(path, in.workstation, in.pue, f), in.grid, f);
   for (const CostLine& line : out.lines) out.total = out.total + line.cost;
   const double accelerator_hours = in.wall.mid.value() / 3600 * static_cast<double>(in.accelerators);
   if (accelerator_hours > 0)

@@ -54,7 +54,11 @@ struct MoneyInput {
   std::optional<double> dollars_per_hour;  // per accelerator: overrides the offers
   std::string cloud;                       // only offers of this cloud; empty: all
   bool workstation = false;
+  std::optional<double> pue;  // of the site, where the plan gives one
 };
+
+// Site energy over computing energy where a path's machines stand.
+Band<double> pue_of(PathKind path, bool workstation, std::optional<double> given, const FigureBook& figures);
 
 struct CostLine {
   std::string name;
@@ -68,6 +72,7 @@ struct PathCost {
   std::string reason;  // why not, or what to beware of
   std::vector<CostLine> lines;
   Band<Seconds> wall;  // time to finish on this path: what can be taken away takes longer
+  EnergyUse energy;
   Band<Dollars> total;
   Dollars to_raise;  // cash before the first step: capital of owned paths, commitment of reserved ones
   Band<double> lead_days;

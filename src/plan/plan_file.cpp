@@ -440,6 +440,9 @@ PlanRequest parse_plan(std::string_view text, const std::string& where,
     r.notes.push_back(fmt::format("global batch {} sequences ({:.3g} M tokens): not given",
                                   r.run.batch.global_batch, static_cast<double>(r.run.batch.tokens()) / 1e6));
   }
+  if (const BatchSpec& b = r.run.batch; r.fixed_micro_batch && b.micro_batch > b.global_batch)
+    fail(ErrorKind::kUsage, "{}: run.micro_batch = {} contradicts run.global_batch = {}: it is a part of it",
+         r.name, b.micro_batch, b.global_batch);
   const bool has_layout = top.any("layout") != nullptr;
   Section layout = section("layout");
   read_layout(layout, r, has_layout);

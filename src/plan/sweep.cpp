@@ -111,9 +111,8 @@ std::vector<ParetoPoint> pareto(const std::vector<SweepPoint>& points) {
     for (const PathCost& cost : p.assessment->paths)
       if (cost.possible) {
         const Assessment& a = *p.assessment;
-        const EnergyUse used = energy_use(a.draw, cost.wall, a.pue, a.grid, a.request.figures);
         all.push_back({p.on, &a, &cost, cost.wall.mid.value() / 86400, cost.total.mid.value(),
-                       used.site.mid.value() / 3.6e9});
+                       cost.energy.site.mid.value() / 3.6e9});
       }
   }
   const auto beats = [](const ParetoPoint& x, const ParetoPoint& y) {

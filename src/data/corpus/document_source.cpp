@@ -41,6 +41,11 @@ bool is_linked_folder(const std::string& path) {
   return std::filesystem::is_symlink(path, error) && std::filesystem::is_directory(path, error);
 }
 
+bool leads_nowhere(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_symlink(path, error) && !std::filesystem::exists(path, error);
+}
+
 template <typename Visit>
 void walk(io::FileSystem& fs, const std::string& directory, const std::string& prefix, int depth,
           Visit&& visit) {
@@ -50,6 +55,10 @@ void walk(io::FileSystem& fs, const std::string& directory, const std::string& p
     const std::string path = io::join(directory, name),
                       relative = prefix.empty() ? name : prefix + "/" + name;
     if (is_linked_folder(path)) continue;
+    if (leads_nowhere(path)) {
+      visit(path, relative, 0);  // whoever wants it by its name is told when it is opened
+      continue;
+    }
     const auto info = fs.info(path);
     if (info.directory) walk(fs, path, relative, depth + 1, visit);
     else visit(path, relative, info.size);
@@ -132,6 +141,11 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
         ++list.left_out;
         return;
       }
+      if (leads_nowhere(path))  // a disk that is not mounted must not make a dataset smaller
+        fail(ErrorKind::kData,
+             "input {}: {} is a link that leads nowhere. Mend or remove it, or name the inputs by a glob "
+             "without it",
+             input, path);
       list.files.push_back(
           {path, name, static_cast<uint32_t>(i), known.value_or(SourceFormat::kText), bytes});
     };
@@ -152,7 +166,7 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
     } else if (has_glob(input)) {
       looked_for = "files that match the glob";
       for (const auto& match : match_files(fs, input))
-        add(match.path, match.name, fs.info(match.path).size, match.named);
+        add(match.path, match.name, leads_nowhere(match.path) ? 0 : fs.info(match.path).size, match.named);
     } else {
       fail(ErrorKind::kUsage, "input {}: there is no such file or folder. Check the path", input);
     }

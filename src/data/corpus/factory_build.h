@@ -6,7 +6,7 @@
 //             2. decide: stages in order over those columns; nothing is read again to move a threshold
 //             3. a `lines` stage changes the text by what the whole corpus holds: passes 1 and 2 go on behind it
 //             4. write: a new version directory, complete or absent, named by the hash of everything it depends on
-// Output      <output>/<version>/ documents.jsonl dropped.jsonl quarantine.jsonl report.json report.html recipe.txt
+// Output      <output>/<version>/ documents.jsonl dropped.jsonl quarantine.jsonl report.json report.html
 //             and with [shards] tokens/ ; <output>/latest names the newest version
 // Determinism same inputs and recipe -> same bytes, for any number of threads, kills and cache contents
 // Memory      recipe.memory_bytes for spilling tables and then for the encoder, + per thread four chunks, + the program and its

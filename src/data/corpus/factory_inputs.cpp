@@ -50,7 +50,9 @@ void add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, c
               const std::string& path, const std::string& name, bool named) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0)
-    fail(ErrorKind::kUsage, "source '{}': cannot look at {}", recipe.name, path);
+    fail(ErrorKind::kData,
+         "source '{}': cannot look at {}: {}. Mend or remove it, or name the inputs by a glob without it",
+         recipe.name, path, std::generic_category().message(errno));
   InputFile file;
   file.source = source;
   file.path = path;
@@ -304,9 +306,9 @@ ChunkDocument open_record(RawRecord record, uint32_t file, const SourceRecipe& s
   ChunkDocument out;
   out.file = file;
   out.record = record.number;
-  // Names come from outside and go into JSON.
+  // Names and what is wrong with them come from outside and go into JSON.
   out.name = decode_to_utf8(record.name, {"UTF-8", "declared"}).text;
-  out.bad = std::move(record.bad);
+  out.bad = decode_to_utf8(record.bad, {"UTF-8", "declared"}).text;
   if (!out.bad.empty()) return out;
   if (record.kind == RecordKind::kJson) {
     open_json(record.bytes, source.text_field, out);

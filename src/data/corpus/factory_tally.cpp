@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/hash.h"
+#include "data/corpus/unicode_encoding.h"
 
 namespace stoker::corpus {
 namespace {
@@ -27,7 +28,9 @@ bool before(const Sample& a, const Sample& b) {
 std::string document_id(const Recipe& recipe, const Corpus& corpus, uint32_t document) {
   const auto& d = corpus.documents[document];
   const InputFile& file = *corpus.files[d.file];
-  return fmt::format("{}/{}#{}", recipe.sources[file.source].name, file.name, d.record);
+  std::string id = fmt::format("{}/{}#{}", recipe.sources[file.source].name, file.name, d.record);
+  // File names need not be UTF-8, JSON must be.
+  return valid_utf8_prefix(id) == id.size() ? id : decode_to_utf8(id, {"UTF-8", "declared"}).text;
 }
 
 CorpusTally::CorpusTally(const Recipe& recipe, const Corpus& corpus)

@@ -22,7 +22,7 @@ struct Sample {
   std::string text;
 };
 
-// "source/file#record"
+// "source/file#record", as UTF-8
 std::string document_id(const Recipe& recipe, const Corpus& corpus, uint32_t document);
 
 class CorpusTally {

@@ -399,6 +399,29 @@ TEST_F(Factory, SourcesThatGiveNothingAreNamed) {
   EXPECT_NE(message("empty").find("none of 1 files says"), std::string::npos);
 }
 
+// Names are bytes, JSON is UTF-8.
+TEST_F(Factory, WhateverAFileIsCalledWhatIsWrittenIsJson) {
+  put("odd/bad\xff\xfe.txt", prose(1));
+  put("odd/copy\xc3.txt", prose(1));
+  put("odd/new\nline \"quoted\".txt", prose(2));
+  put("odd/broken\xe2\x82.jsonl", "{\"text\": 5}\n");
+  auto one = recipe("{use = \"exact\"}", "out", "work");
+  one.sources.pop_back();
+  one.sources[0].paths = {root_ + "/odd"};
+  const auto r = build_corpus(io::real_file_system(), one);
+  EXPECT_EQ(r.documents_out, 2u);
+  EXPECT_EQ(r.quarantined, 1u);
+  std::set<std::string> ids;
+  for (const auto& [name, text] : files_of(r.directory)) {
+    if (!name.ends_with(".jsonl")) continue;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);)
+      ids.insert(nlohmann::json::parse(line).at("id").get<std::string>());
+  }
+  EXPECT_EQ(ids, (std::set<std::string>{"lines/bad\uFFFD\uFFFD.txt#0", "lines/copy\uFFFD.txt#0",
+                                        "lines/new\nline \"quoted\".txt#0", "lines/broken\uFFFD.jsonl#0"}));
+}
+
 // Neither its size nor its time changes when a file may be read at last.
 TEST_F(Factory, AFileThatCouldNotBeOpenedIsTriedAgain) {
   put("tree/a.txt", prose(1));

@@ -1,29 +1,11 @@
 #include "data/loader/lineage.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 
 namespace stoker::data {
-namespace {
-// `"key":` in one line of sources.jsonl, which this program wrote: a string or a number. Not a JSON parser: those lines hold
-// no nested objects, and a quote inside a string is escaped.
-std::string field(std::string_view line, std::string_view key) {
-  const size_t at = line.find(fmt::format("\"{}\":", key));
-  if (at == std::string_view::npos) return "";
-  std::string_view rest = line.substr(at + key.size() + 3);
-  if (!rest.starts_with('"')) return std::string(rest.substr(0, rest.find_first_of(",}")));
-  std::string out;
-  for (size_t i = 1; i < rest.size() && rest[i] != '"'; ++i) {
-    if (rest[i] == '\\' && i + 1 < rest.size() &&
-        (rest[i + 1] == '"' || rest[i + 1] == '\\' || rest[i + 1] == '/'))
-      ++i;
-    out += rest[i];
-  }
-  return out;
-}
-}  // namespace
-
 SourceLine source_of(const Dataset& dataset, io::FileSystem& fs, const DocumentOrigin& origin) {
   const auto file = fs.open_read(dataset.path_of(dataset.manifest().sources));
   std::string_view text = file->text();
@@ -35,10 +17,17 @@ SourceLine source_of(const Dataset& dataset, io::FileSystem& fs, const DocumentO
     fail(ErrorKind::kData, "{}: it has no line {}, where a document says it came from", file->path(),
          origin.source + 1);
   const std::string_view line = text.substr(0, text.find('\n'));
-  SourceLine out{field(line, "name"), field(line, "format"), 0};
-  const std::string input = field(line, "input");
-  for (const char c : input)
-    if (c >= '0' && c <= '9') out.input = out.input * 10 + static_cast<uint64_t>(c - '0');
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  if (!json.is_object())
+    fail(ErrorKind::kData, "{}: line {}: expected a JSON object that names an input, found \"{}\"",
+         file->path(), origin.source + 1, line.substr(0, 80));
+  SourceLine out;
+  const auto text_of = [&](const char* key) {
+    return json.contains(key) && json[key].is_string() ? json[key].get<std::string>() : "";
+  };
+  out.name = text_of("name");
+  out.format = text_of("format");
+  if (json.contains("input") && json["input"].is_number_unsigned()) out.input = json["input"].get<uint64_t>();
   return out;
 }
 

@@ -87,16 +87,17 @@ TEST(Lineage, ForwardAndBackAgreeInPackedRows) {
 TEST(Lineage, SourcesAreFoundByLine) {
   const auto made = make(3, true, false);
   const std::string lines =
-      "{\"input\":0,\"name\":\"a \\\"b\\\".txt\",\"format\":\"text\"}\n{\"input\":12,\"name\":\"c.jsonl\"}\n";
+      "{\"input\":0,\"name\":\"a "
+      "\\\"b\\\".txt\",\"format\":\"text\"}\n{\"input\":12,\"name\":\"new\\nline.jsonl\"}\nno JSON\n";
   put(made->fs, "d/sources.jsonl", lines);
   const auto dataset = Dataset::open(made->fs, "d");
   EXPECT_EQ(source_of(dataset, made->fs, {}).name, "a \"b\".txt");
   DocumentOrigin second;
   second.source = 1;
-  EXPECT_EQ(source_of(dataset, made->fs, second).name, "c.jsonl");
+  EXPECT_EQ(source_of(dataset, made->fs, second).name, "new\nline.jsonl");
   EXPECT_EQ(source_of(dataset, made->fs, second).input, 12u);
-  second.source = 2;
-  EXPECT_THROW(source_of(dataset, made->fs, second), Error);
+  for (second.source = 2; second.source < 4; ++second.source)
+    EXPECT_THROW(source_of(dataset, made->fs, second), Error) << second.source;
 }
 
 TEST(Diff, CountsDocumentsByText) {

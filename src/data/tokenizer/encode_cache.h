@@ -45,7 +45,7 @@ class EncodeCache {
     uint64_t hash = 0;
     uint32_t key = 0, length = 0, tokens = 0, count = 0;
   };
-  static constexpr size_t kLongest = 512;
+  static constexpr size_t kLongest = 512, kHugePage = size_t{2} << 20;
   static constexpr size_t kBlockPieces = 32 * kPieceBatch;
   static constexpr int32_t kPending =
       INT32_MAX;  // count of a slot whose piece waits for the end of the block
@@ -59,6 +59,7 @@ class EncodeCache {
 
   size_t encode_block(const PieceFinder& find, std::string_view text, size_t begin,
                       std::vector<int32_t>& out);
+  static void make_room(std::vector<int32_t>& out, size_t more);
   void fresh(std::string_view piece, std::vector<int32_t>& tokens);
   const Slot* find_or_add(size_t home, PieceKey key, std::string_view piece);
   void settle();

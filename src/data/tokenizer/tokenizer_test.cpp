@@ -118,6 +118,17 @@ TEST_P(AllPatterns, ALittleMemoryChangesNothing) {
   for (int round = 0; round < 2; ++round) ASSERT_EQ(small.encode(text), expected);
 }
 
+// So much at once that the tokens' memory is asked for beforehand: behind what is there, and more than was guessed.
+TEST_P(AllPatterns, AMuchLongerTextGoesBehindWhatIsThere) {
+  std::string text;
+  for (uint32_t i = 0; text.size() < (size_t{9} << 20); ++i)
+    text += static_cast<char>('!' + i * i % 61 + i % 7);
+  std::vector<int32_t> tokens{1, 2, 3};
+  tokenizer_.encode_append(text, tokens);
+  ASSERT_EQ((std::vector<int32_t>(tokens.begin(), tokens.begin() + 3)), (std::vector<int32_t>{1, 2, 3}));
+  EXPECT_EQ(tokenizer_.decode(std::span(tokens).subspan(3)), text);
+}
+
 // The definition of BPE, as plainly as it can be said.
 std::vector<int32_t> merge_plainly(const Definition& d, std::string_view piece) {
   std::vector<int32_t> tokens;

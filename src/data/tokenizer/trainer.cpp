@@ -106,7 +106,6 @@ BpeTrainer::Counts BpeTrainer::counts() const {
     sum.bytes += lane->counts.bytes;
     sum.pieces += lane->counts.pieces;
     sum.skipped_bytes += lane->counts.skipped_bytes;
-    sum.distinct = std::max<uint64_t>(sum.distinct, lane->counter.distinct());
   }
   return sum;
 }

@@ -49,7 +49,7 @@ class BpeTrainer {
   void add_parallel(std::string_view text, const std::function<void(uint64_t bytes)>& done = {});
 
   struct Counts {
-    uint64_t bytes = 0, pieces = 0, distinct = 0, skipped_bytes = 0;
+    uint64_t bytes = 0, pieces = 0, skipped_bytes = 0;
   };
   Counts counts() const;
 

@@ -168,8 +168,10 @@ namespace {
 std::string last_line(const std::string& path) {
   std::ifstream in(path);
   std::string line, last = "(nothing)";
-  while (std::getline(in, line))
+  while (std::getline(in, line)) {
+    if (line.ends_with('\r')) line.pop_back();  // as ssh ends its lines
     if (line.find_first_not_of(" \r") != line.npos) last = line.substr(line.rfind('\r') + 1);
+  }
   return last;
 }
 }  // namespace

@@ -29,7 +29,7 @@ std::string usage_message(const CLI::App& program, const CLI::ParseError& error)
   const auto [words, command] = command_being_read(program);
   std::vector<std::string> known;
   const std::vector<std::string> left = program.remaining(true);
-  const std::string unknown = left.empty() ? "" : left.front();
+  const std::string unknown = left.empty() || left.front() == "--" ? "" : left.front();
   const bool option = unknown.starts_with("-");
   if (option)
     for (const CLI::Option* o : command->get_options()) known.push_back(o->get_name());

@@ -196,6 +196,24 @@ TEST(Launcher, ReplacesALostWorkerUnderANewName) {
   EXPECT_EQ(launcher.exit_code(), 0);
 }
 
+TEST(Launcher, AWorkerThatEndsAtOnceAgainAndAgainIsToldOfOnce) {
+  Scene scene;
+  LaunchPlan plan = scene.plan(1, "echo no way there; exit 255");
+  plan.max_restarts = 5;
+  Launcher launcher(plan, scene.hooks());
+  launcher.start_coordinator();
+  EXPECT_EQ(launcher.run(), 69);
+  EXPECT_EQ(launcher.restarts(), 5);
+  EXPECT_EQ(std::count_if(scene.said.begin(), scene.said.end(),
+                          [](const std::string& s) {
+                            return s.find("the third in a row") != std::string::npos &&
+                                   s.ends_with("no way there");
+                          }),
+            1);
+  ASSERT_FALSE(scene.said.empty());
+  EXPECT_NE(scene.said.back().find("used up. Its log ends with: no way there"), std::string::npos);
+}
+
 TEST(Launcher, AUsageErrorEndsTheRunAndIsNotRepeated) {
   Scene scene;
   Launcher launcher(scene.plan(2, "if [ $STOKER_WORKER = w0.0 ]; then exit 64; fi; exit 75"), scene.hooks());

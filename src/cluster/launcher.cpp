@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
@@ -21,6 +22,8 @@ const std::string kCoordinator = "coordinator";
 constexpr double kCoordinatorStart_s = 15;
 constexpr double kFenceCheck_s = 0.5;
 constexpr double kLastWord_s = 1.5;
+constexpr double kQuickEnd_s = 2, kLongestPause_s = 10;
+constexpr int kQuickEndsTold = 3;
 constexpr double kGrow_s = 1;     // newcomers have this long to take a place that is wanted
 constexpr double kFinish_s = 15;  // the last workers may need this long after the first is done
 
@@ -126,6 +129,7 @@ void Launcher::start_workers() {
 void Launcher::start_worker(Slot& slot) {
   const auto index = static_cast<size_t>(&slot - slots_.data());
   slot.worker = fmt::format("w{}.{}", index, slot.incarnation++);
+  slot.started_s = monotonic_s();
   std::map<std::string, std::string> environment{
       {"STOKER_COORDINATOR", address_}, {"STOKER_WORKER", slot.worker}, {"STOKER_RUN_DIR", plan_.run_dir}};
   const auto here = [&](const Slot& s) { return s.host == slot.host; };
@@ -164,8 +168,10 @@ namespace {
 std::string last_line(const std::string& path) {
   std::ifstream in(path);
   std::string line, last = "(nothing)";
-  while (std::getline(in, line))
+  while (std::getline(in, line)) {
+    if (line.ends_with('\r')) line.pop_back();  // as ssh ends its lines
     if (line.find_first_not_of(" \r") != line.npos) last = line.substr(line.rfind('\r') + 1);
+  }
   return last;
 }
 }  // namespace
@@ -205,14 +211,25 @@ void Launcher::handle(const ProcessExit& exit) {
     return;
   }
   if (restarts_ >= plan_.max_restarts) {
-    hooks_.say(fmt::format("{} is lost and {} replacements are used up", exit.name, plan_.max_restarts));
+    hooks_.say(fmt::format("{} is lost and {} replacements are used up. Its log ends with: {}", exit.name,
+                           plan_.max_restarts,
+                           last_line(fmt::format("{}/logs/{}.log", plan_.run_dir, exit.name))));
     slot->done = true;
     ++given_up_;
     return;
   }
   ++restarts_;
   slot->worker.clear();
-  slot->start_at_s = monotonic_s() + plan_.restart_pause_s;
+  // What ends at once again and again (no way to its host, a full disk) is told of, and not tried as fast as the machine can.
+  const bool quick = exit.signal == 0 && monotonic_s() - slot->started_s < kQuickEnd_s;
+  slot->quick_ends = quick ? slot->quick_ends + 1 : 0;
+  if (slot->quick_ends == kQuickEndsTold)
+    hooks_.say(fmt::format(
+        "{} ended with exit code {} as soon as it was started, the third in a row; trying on with "
+        "growing pauses. Its log ends with: {}",
+        exit.name, exit.exit_code, last_line(fmt::format("{}/logs/{}.log", plan_.run_dir, exit.name))));
+  const double longer = std::pow(2.0, std::max(0, slot->quick_ends - kQuickEndsTold + 1));
+  slot->start_at_s = monotonic_s() + std::min(plan_.restart_pause_s * longer, kLongestPause_s);
 }
 
 // A worker that the run has given up may still exist: stopped, cut off, or a zombie of a lost node. Its place is filled

@@ -86,6 +86,8 @@ class Launcher {
     std::string worker;  // name of the process in it now
     int incarnation = 0;
     double start_at_s = 0;  // when to start the next one
+    double started_s = 0;
+    int quick_ends = 0;  // in a row: ended by themselves a moment after they began
     bool done = false;
   };
   void start_worker(Slot& slot);

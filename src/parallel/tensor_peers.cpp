@@ -7,6 +7,8 @@
 namespace stoker::parallel {
 namespace {
 
+constexpr int64_t kPieceRows = 128;  // enough for a product to be as fast as a large one (docs/layouts.md)
+
 std::span<std::byte> bytes_of(const TensorView& v) { return {static_cast<std::byte*>(v.data), v.bytes()}; }
 
 template <typename T>
@@ -38,6 +40,16 @@ void CommTensorPeers::await(std::vector<comm::Ticket>& tickets) {
   tickets.clear();
 }
 
+// What is sent or used at a time of one worker's rows: the same on both ends, for it depends on their number alone.
+std::vector<CommTensorPeers::Stretch> CommTensorPeers::pieces_of(int64_t rows, int worker) const {
+  const Stretch all = rows_of(rows, worker);
+  const int64_t count = std::max<int64_t>(1, all.size() / kPieceRows);
+  std::vector<Stretch> out;
+  for (int64_t p = 0; p < count && all.size() > 0; ++p)
+    out.push_back({all.begin + p * all.size() / count, all.begin + (p + 1) * all.size() / count});
+  return out;
+}
+
 // A worker without rows of its own (fewer rows than workers) neither gets nor owes any.
 void CommTensorPeers::sum(TensorView partial, const Rows& make, const Work& beside, TensorView bias,
                           TensorView out) {
@@ -49,22 +61,26 @@ void CommTensorPeers::sum(TensorView partial, const Rows& make, const Work& besi
   arrived_.resize(share * static_cast<size_t>(group_.size() - 1));
   std::vector<float*> slots(static_cast<size_t>(group_.size()));
   std::vector<comm::Ticket> coming, going;
-  for (int hop = 1; hop < group_.size() && share > 0; ++hop) {
+  for (int hop = 1; hop < group_.size(); ++hop) {
     float* to = slots[static_cast<size_t>(before(hop))] =
         arrived_.data() + static_cast<size_t>(hop - 1) * share;
-    coming.push_back(group_.post_receive(std::as_writable_bytes(std::span(to, share)), before(hop)));
+    for (const Stretch& s : pieces_of(rows, group_.rank())) {
+      const std::span<float> piece(to + (s.begin - own.begin) * width, static_cast<size_t>(s.size() * width));
+      coming.push_back(group_.post_receive(std::as_writable_bytes(piece), before(hop)));
+    }
   }
-  for (int hop = 1; hop < group_.size(); ++hop) {
-    const Stretch theirs = rows_of(rows, after(hop));
-    if (theirs.size() == 0) continue;
-    if (make) make(theirs.begin, theirs.end);
-    going.push_back(group_.post_send(bytes_of(partial.slice_rows(theirs.begin, theirs.end)), after(hop)));
-  }
-  if (make && share > 0) make(own.begin, own.end);
-  if (beside) {
-    group_.poll();
-    beside();
-  }
+  for (int hop = 1; hop < group_.size(); ++hop)
+    for (const Stretch& s : pieces_of(rows, after(hop))) {
+      if (make) make(s.begin, s.end);
+      going.push_back(group_.post_send(bytes_of(partial.slice_rows(s.begin, s.end)), after(hop)));
+      group_.poll();
+    }
+  if (make)
+    for (const Stretch& s : pieces_of(rows, group_.rank())) {
+      make(s.begin, s.end);
+      group_.poll();
+    }
+  if (beside) beside();
   await(coming);
   const TensorView rounded = split_rows_ ? out : out.slice_rows(own.begin, own.end);
   if (share > 0) {
@@ -85,13 +101,11 @@ void CommTensorPeers::sum(TensorView partial, const Rows& make, const Work& besi
 void CommTensorPeers::send_out(TensorView all) {
   STOKER_CHECK(!all_, "rows are under way already");
   all_ = all;
-  const Stretch own = rows_of(all.rows(), group_.rank());
   for (int hop = 1; hop < group_.size(); ++hop) {
-    const Stretch theirs = rows_of(all.rows(), before(hop));
-    if (theirs.size() > 0)
-      coming_.push_back(group_.post_receive(bytes_of(all.slice_rows(theirs.begin, theirs.end)), before(hop)));
-    if (own.size() > 0)
-      going_.push_back(group_.post_send(bytes_of(all.slice_rows(own.begin, own.end)), after(hop)));
+    for (const Stretch& s : pieces_of(all.rows(), before(hop)))
+      coming_.push_back(group_.post_receive(bytes_of(all.slice_rows(s.begin, s.end)), before(hop)));
+    for (const Stretch& s : pieces_of(all.rows(), group_.rank()))
+      going_.push_back(group_.post_send(bytes_of(all.slice_rows(s.begin, s.end)), after(hop)));
   }
 }
 
@@ -110,15 +124,17 @@ void CommTensorPeers::await_rows() {
 
 void CommTensorPeers::gather_rows(TensorView mine, TensorView all, const Rows& use) {
   send_rows(mine, all);
-  const auto used = [&](int worker) {
-    const Stretch theirs = rows_of(all.rows(), worker);
-    if (use) use(theirs.begin, theirs.end);
+  const auto used = [&](const Stretch& rows) {
+    if (use) use(rows.begin, rows.end);
+    group_.poll();
   };
-  used(group_.rank());
-  for (int hop = 1; hop < group_.size(); ++hop) {
-    group_.await(coming_[static_cast<size_t>(hop - 1)]);
-    used(before(hop));
-  }
+  for (const Stretch& s : pieces_of(all.rows(), group_.rank())) used(s);
+  auto ticket = coming_.begin();
+  for (int hop = 1; hop < group_.size(); ++hop)
+    for (const Stretch& s : pieces_of(all.rows(), before(hop))) {
+      group_.await(*ticket++);
+      used(s);
+    }
   coming_.clear();
   await_rows();
 }

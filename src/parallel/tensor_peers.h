@@ -3,8 +3,9 @@
 // Numbers      sums are f32 in the order of comm/tree.h over the workers, then rounded once to the type of the result. A product whose
 //              inner dimension is cut into n parts is so the single worker's but for the order of its f32 additions
 // Determinism  the same number of workers -> the same bits on every worker, with and without split rows
-// Beside       rows of a sum leave when they are made, rows that are gathered are used when they are there, this worker's own while the
-//              others' are on their way. Messages move in every call here; between calls as far as the transport moves them alone
+// Beside       rows of a sum leave in pieces as they are made, rows that are gathered are used piece by piece as they come, this worker's
+//              own while the others' are on their way. Messages move in every call here and after every piece; between calls as far as
+//              the transport moves them alone
 // Cost         a sum moves 4 R D (n-1)/n bytes a worker, and without split rows those of the rounded result; gathered rows their own size
 // Memory       memory_bytes() of what arrives to be summed, kept
 // Errors       comm::PeerError
@@ -36,6 +37,7 @@ class CommTensorPeers final : public nn::TensorPeers {
     int64_t size() const { return end - begin; }
   };
   Stretch rows_of(int64_t rows, int worker) const;
+  std::vector<Stretch> pieces_of(int64_t rows, int worker) const;
   int before(int hops) const { return (group_.rank() + group_.size() - hops) % group_.size(); }
   int after(int hops) const { return (group_.rank() + hops) % group_.size(); }
   void send_out(TensorView all);

@@ -355,6 +355,8 @@ class Experiment {
     if (f.kind == "kill" || f.kind == "coordinator") return processes.signal(f.victim, SIGKILL);
     if (f.kind == "stop") return processes.signal(f.victim, SIGSTOP);
     if (f.kind == "partition") return namespaces_->cut(slot_of(f.victim));
+    if (f.kind == "disk-full")  // by turns: they have their own ways out
+      return tell(f.victim, f.kind + (disks_filled_++ % 2 ? " checkpoints" : " ledger"));
     if (!is_total(f.kind)) return tell(f.victim, f.kind);
     // The machine room loses power, and a bit of what it wrote last: nobody may commit anything in between.
     for (const std::string& w : launcher_->workers()) processes.signal(w, SIGSTOP);
@@ -436,6 +438,7 @@ class Experiment {
   train::Recipe recipe_;
   std::vector<std::string> kinds_;
   int64_t checkpoint_every_ = 100;
+  int disks_filled_ = 0;
   std::unique_ptr<cluster::Namespaces> namespaces_;  // outlives the processes in them
   std::unique_ptr<RunView> view_;
   cluster::Launcher* launcher_ = nullptr;

@@ -57,10 +57,10 @@ class FaultyWritable final : public WritableFile {
 
 }  // namespace
 
-void FaultyFileSystem::arm(Fault fault, uint64_t at, uint64_t times) {
+void FaultyFileSystem::arm(Fault fault, uint64_t at, uint64_t times, std::string in) {
   std::lock_guard lock(mutex_);
   armed_ = true, dead_ = false;
-  fault_ = fault, at_ = at, times_ = times;
+  fault_ = fault, at_ = at, times_ = times, in_ = std::move(in);
 }
 
 uint64_t FaultyFileSystem::operations() const {
@@ -73,11 +73,12 @@ void FaultyFileSystem::check_alive() const {
   if (dead_) throw Crashed();
 }
 
-bool FaultyFileSystem::strikes_now() {
+bool FaultyFileSystem::strikes_now(const std::string& path) {
   std::lock_guard lock(mutex_);
   if (dead_) throw Crashed();
   const uint64_t index = operations_++;
-  const bool strikes = armed_ && index >= at_ && index - at_ < times_;
+  const bool strikes = armed_ && index >= at_ && times_ > 0 && path.find(in_) != std::string::npos;
+  if (strikes) --times_;
   if (strikes && (fault_ == Fault::kCrash || fault_ == Fault::kTornCrash)) dead_ = true;
   return strikes;
 }
@@ -97,7 +98,7 @@ void FaultyFileSystem::strike(std::string_view operation, const std::string& pat
 }
 
 size_t FaultyFileSystem::before_write(std::string_view operation, const std::string& path, size_t bytes) {
-  if (!strikes_now()) return bytes;
+  if (!strikes_now(path)) return bytes;
   if (bytes > 1 && (fault_ == Fault::kShortWrite || fault_ == Fault::kTornCrash)) return bytes / 2;
   strike(operation, path);
 }
@@ -105,7 +106,7 @@ size_t FaultyFileSystem::before_write(std::string_view operation, const std::str
 void FaultyFileSystem::land_then_fail(const std::string& path) { strike("write", path); }
 
 void FaultyFileSystem::before(std::string_view operation, const std::string& path) {
-  if (strikes_now()) strike(operation, path);
+  if (strikes_now(path)) strike(operation, path);
 }
 
 void FaultyFileSystem::before_read(std::string_view operation, const std::string& path) {

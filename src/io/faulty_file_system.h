@@ -27,8 +27,9 @@ class FaultyFileSystem final : public FileSystem {
   enum class Count { kWrites, kReads };
 
   explicit FaultyFileSystem(FileSystem& base, Count count = Count::kWrites) : base_(base), count_(count) {}
-  // The fault strikes at operation `at` and the `times - 1` following ones (of no account for crashes).
-  void arm(Fault fault, uint64_t at, uint64_t times = 1);
+  // The fault strikes at operation `at` and the `times - 1` following ones (of no account for crashes); with `in`, at those from `at`
+  // on whose path holds it.
+  void arm(Fault fault, uint64_t at, uint64_t times = 1, std::string in = "");
   uint64_t operations() const;  // counted so far
 
   std::unique_ptr<ReadableFile> open_read(const std::string& path, Access access = Access::kNormal) override;
@@ -52,7 +53,7 @@ class FaultyFileSystem final : public FileSystem {
  private:
   void before(std::string_view operation, const std::string& path);
   void check_alive() const;
-  bool strikes_now();
+  bool strikes_now(const std::string& path);
   [[noreturn]] void strike(std::string_view operation, const std::string& path);
 
   FileSystem& base_;
@@ -61,6 +62,7 @@ class FaultyFileSystem final : public FileSystem {
   bool armed_ = false, dead_ = false;
   Fault fault_ = Fault::kIoError;
   uint64_t at_ = 0, times_ = 0, operations_ = 0;
+  std::string in_;
 };
 
 }  // namespace stoker::io

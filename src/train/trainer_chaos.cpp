@@ -40,7 +40,8 @@ void Trainer::inject_chaos() {
   if (is("slow")) limp_until_s_ = monotonic_s() + kLimp_s;
   if (is("calm")) limp_until_s_ = 0;
   if (is("disk-full") && hooks_.faulty != nullptr)
-    hooks_.faulty->arm(io::Fault::kFullDisk, hooks_.faulty->operations(), kFullFor);
+    hooks_.faulty->arm(io::Fault::kFullDisk, hooks_.faulty->operations(), kFullFor,
+                       what.ends_with("checkpoints\n") ? "/checkpoints/" : "/ledger");
 }
 
 // Where it matters: in the first block whose update this rank makes.

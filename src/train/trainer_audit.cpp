@@ -120,8 +120,10 @@ void Trainer::discard_damaged() {
       what = e.what();
     }
     damaged = true;
-    team_->note("damaged", fmt::format("{} is not used: {}. Kept as {}.damaged", directory, what, directory));
-    fs_.rename(directory, directory + ".damaged");
+    std::string aside = directory + ".damaged";  // the step may have been stored and damaged before
+    for (int n = 2; fs_.exists(aside); ++n) aside = fmt::format("{}.damaged-{}", directory, n);
+    team_->note("damaged", fmt::format("{} is not used: {}. Kept as {}", directory, what, aside));
+    fs_.rename(directory, aside);
   }
 }
 

@@ -130,10 +130,10 @@ void add_prepare(Command& data) {
     for (const auto& line : report.first_bad) fmt::print(stderr, "bad: {}\n", line);
     if (report.bad > report.first_bad.size())
       fmt::print(stderr, "bad: ... all {} in {}/quarantine.jsonl\n", report.bad, options.out);
+    auto& fs = io::real_file_system();
+    const auto dataset = data::Dataset::open(fs, options.out);
     if (f->pack) {
-      auto& fs = io::real_file_system();
       const std::string name = data::default_plan_name(corpus::kTrainSplit, f->pack);
-      const auto dataset = data::Dataset::open(fs, options.out);
       if (!report.unchanged || !fs.exists(data::plan_path(dataset, name)))
         data::build_pack_plan(fs, dataset, std::string(corpus::kTrainSplit), name, f->pack);
     }
@@ -143,7 +143,6 @@ void add_prepare(Command& data) {
                  "note: the text has no more pairs to merge: a vocabulary of {} instead of {}; the model's "
                  "must be no smaller\n",
                  report.vocabulary, options.vocabulary);
-    const auto dataset = data::Dataset::open(io::real_file_system(), options.out);
     const auto* held = dataset.manifest().find_split(corpus::kHeldOutSplit);
     if (f->held_out > 0 && report.documents > 0 && (!held || held->documents == 0))
       fmt::print(stderr,

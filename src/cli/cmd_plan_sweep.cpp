@@ -273,8 +273,8 @@ void add_plan_search(Command& plan) {
                layouts, front.size());
     std::set<std::string> notes;
     for (const ParetoPoint& p : front)
-      if (notes.insert(range_note(p.assessment->chosen.prediction)).second)
-        fmt::print("{}\n", range_note(p.assessment->chosen.prediction));
+      if (const auto [note, fresh] = notes.insert(range_note(p.assessment->chosen.prediction)); fresh)
+        fmt::print("{}\n", *note);
   });
 }
 

@@ -141,8 +141,7 @@ void Launcher::start_worker(Slot& slot) {
   // threads on 2 processors made 60 steps in 14.5 s, and in 2.5 s with this.
   if (sharing > 1 && std::getenv("OMP_WAIT_POLICY") == nullptr) environment["OMP_WAIT_POLICY"] = "passive";
   environment.insert(plan_.environment.begin(), plan_.environment.end());
-  ProcessSpec spec{slot.worker, plan_.worker_command, environment,
-                   fmt::format("{}/logs/{}.log", plan_.run_dir, slot.worker), ""};
+  ProcessSpec spec{slot.worker, plan_.worker_command, environment, log_of(slot.worker), ""};
   if (slot.host.empty()) {
     spec.environment["STOKER_TOKEN"] = plan_.token;
     if (plan_.prefix) {
@@ -176,6 +175,10 @@ std::string last_line(const std::string& path) {
 }
 }  // namespace
 
+std::string Launcher::log_of(const std::string& worker) const {
+  return fmt::format("{}/logs/{}.log", plan_.run_dir, worker);
+}
+
 void Launcher::handle(const ProcessExit& exit) {
   if (exit.name == kCoordinator) {
     if (stopping_ || hooks_.run_finished()) return;
@@ -197,9 +200,8 @@ void Launcher::handle(const ProcessExit& exit) {
     const int stopped = stoker::exit_code(ErrorKind::kCancelled);
     if (exit_code_ == 0 || (exit_code_ == stopped && exit.exit_code != stopped)) {
       exit_code_ = exit.exit_code;
-      hooks_.say(fmt::format("{} ended with exit code {}: the run ends. {}/logs/{}.log ends with: {}",
-                             exit.name, exit.exit_code, plan_.run_dir, exit.name,
-                             last_line(fmt::format("{}/logs/{}.log", plan_.run_dir, exit.name))));
+      hooks_.say(fmt::format("{} ended with exit code {}: the run ends. {} ends with: {}", exit.name,
+                             exit.exit_code, log_of(exit.name), last_line(log_of(exit.name))));
     }
     slot->done = true;
     if (!stopping_) hooks_.stop(fmt::format("{} ended with exit code {}", exit.name, exit.exit_code));
@@ -212,8 +214,7 @@ void Launcher::handle(const ProcessExit& exit) {
   }
   if (restarts_ >= plan_.max_restarts) {
     hooks_.say(fmt::format("{} is lost and {} replacements are used up. Its log ends with: {}", exit.name,
-                           plan_.max_restarts,
-                           last_line(fmt::format("{}/logs/{}.log", plan_.run_dir, exit.name))));
+                           plan_.max_restarts, last_line(log_of(exit.name))));
     slot->done = true;
     ++given_up_;
     return;
@@ -227,7 +228,7 @@ void Launcher::handle(const ProcessExit& exit) {
     hooks_.say(fmt::format(
         "{} ended with exit code {} as soon as it was started, the third in a row; trying on with "
         "growing pauses. Its log ends with: {}",
-        exit.name, exit.exit_code, last_line(fmt::format("{}/logs/{}.log", plan_.run_dir, exit.name))));
+        exit.name, exit.exit_code, last_line(log_of(exit.name))));
   const double longer = std::pow(2.0, std::max(0, slot->quick_ends - kQuickEndsTold + 1));
   slot->start_at_s = monotonic_s() + std::min(plan_.restart_pause_s * longer, kLongestPause_s);
 }

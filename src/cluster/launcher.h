@@ -91,6 +91,7 @@ class Launcher {
     bool done = false;
   };
   void start_worker(Slot& slot);
+  std::string log_of(const std::string& worker) const;
   void handle(const ProcessExit& exit);
   void check_fenced(double now);
   bool fill_places(double now);

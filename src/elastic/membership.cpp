@@ -13,9 +13,11 @@ constexpr size_t kBlames = 2;          // generations in which somebody must be 
 constexpr double kGatePatience_s = 1;  // how long one that holds the others up may take to say so itself
 constexpr size_t kEventsKept = 4096;
 constexpr double kZombiesHear_s = 2;  // how long until workers of another attempt know that they are out
-constexpr double kOwnSleep_s = 0.5;   // ticks come many times a second
-constexpr double kStandstill_s = 1;   // from here on deadlines of collectives may have passed in it
-constexpr double kAftermath_s = 3;    // how long after it they are accused of it
+constexpr double kTimesToFindUs =
+    3;  // with other work on its cores a worker has needed over 5 s to find a coordinator that moved
+constexpr double kOwnSleep_s = 0.5;  // ticks come many times a second
+constexpr double kStandstill_s = 1;  // from here on deadlines of collectives may have passed in it
+constexpr double kAftermath_s = 3;   // how long after it they are accused of it
 
 json to_json(const WorkerInfo& who) {
   return {{"worker", who.worker},
@@ -145,6 +147,7 @@ HeartbeatAnswer Membership::heartbeat(const WorkerInfo& who, uint64_t generation
     return out;
   }
   w.last_heard_s = clock_.now_s();
+  w.must_find_us = false;
   w.pulse = pulse;
   generation_ =
       std::max(generation_, generation);  // a coordinator that lost its state learns it from the living
@@ -167,6 +170,7 @@ void Membership::arrive(const WorkerInfo& who, uint64_t generation, const Pulse&
   Worker& w = know(who);
   if (w.life == Life::kGone) return;
   w.last_heard_s = clock_.now_s();
+  w.must_find_us = false;
   w.pulse = pulse;
   w.state = std::move(state);
   if (w.formed > generation) return;  // its answer is ready: the last one got lost on the way
@@ -433,7 +437,7 @@ void Membership::tick() {
   for (auto& [name, w] : workers_) {
     if (w.life == Life::kGone) continue;
     const double quiet = now - w.last_heard_s;
-    if (quiet > config_.heartbeat_timeout_s)
+    if (quiet > config_.heartbeat_timeout_s * (w.must_find_us ? kTimesToFindUs : 1))
       remove(
           w, "silent",
           fmt::format("gave no sign of life for {:.1f} s (stopped, cut off or its machine is gone)", quiet));
@@ -537,6 +541,7 @@ void Membership::load(const std::string& text) {
         continue;
       }
       w.life = Life::kMember;
+      w.must_find_us = true;
       w.rank = m.at("rank");
       w.formed = generation_;
       members_.push_back({w.who, w.rank, w.rank, ""});

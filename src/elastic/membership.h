@@ -14,9 +14,9 @@
 // Standstill   where the coordinator itself stood still (a machine that slept, a paused virtual machine) nobody was heard and everybody's
 //              deadlines have passed: that time counts against nobody, and accusations that come right after it accuse nobody
 // Ranks        survivors keep their order, newcomers follow in the order of joining
-// Persistence  save/load carry run, generation, members, fences and target; a coordinator that comes back
-// waits for the
-//              old members' heartbeats as if it had never been away
+// Persistence  save/load carry run, generation, members, fences and target; a coordinator that comes back waits for the old members'
+//              heartbeats as if it had never been away, but longer: they must find it first. Nobody waits for one that is dead: the
+//              others accuse it when their link to it ends
 // Threads      none: the caller locks
 #pragma once
 #include <cstdint>
@@ -137,6 +137,7 @@ class Membership {
     int rank = -1;
     int64_t joined = 0;
     double last_heard_s = 0;
+    bool must_find_us = false;  // known from a file, not heard since
     Pulse pulse;
     bool at_gate = false;
     std::string state;

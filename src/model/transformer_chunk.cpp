@@ -114,18 +114,11 @@ size_t TransformerChunk::memory_bytes(const ModelSpec& spec, Precision precision
 
 size_t TransformerChunk::scratch_bytes(const ModelSpec& spec, Precision precision, const ChunkSpec& chunk,
                                        const ChunkOptions& options) {
-  const int64_t tokens = options.rows * options.length, attended = spec.heads * spec.head_dim;
-  const Dtype dtype = block_shape(precision, options).dtype;
-  const auto takes = [&](int64_t rows, int64_t out, int64_t in) {
-    return ops::linear_scratch_bytes(rows, out, in, dtype);
-  };
-  const int64_t up = spec.activation == ActivationKind::kSwiGlu ? 2 * spec.ffn : spec.ffn;
-  size_t most = 0;
-  if (chunk.last > chunk.first)
-    most = std::max({takes(tokens, attended + 2 * spec.kv_heads * spec.head_dim, spec.hidden),
-                     takes(tokens, spec.hidden, attended), takes(tokens, up, spec.hidden),
-                     takes(tokens, spec.hidden, spec.ffn)});
-  return chunk.heads ? std::max(most, takes(head_rows(spec, tokens), spec.vocab, spec.hidden)) : most;
+  const nn::BlockShape shape = block_shape(precision, options);
+  const size_t block = chunk.last > chunk.first ? nn::product_scratch_bytes(spec, shape) : 0;
+  if (!chunk.heads) return block;
+  const int64_t rows = head_rows(spec, shape.tokens());
+  return std::max(block, ops::linear_scratch_bytes(rows, spec.vocab, spec.hidden, shape.dtype));
 }
 
 TransformerChunk::TransformerChunk(nn::ParameterStore& store, ChunkSpec chunk, ChunkOptions options,

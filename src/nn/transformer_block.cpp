@@ -1,5 +1,6 @@
 #include "nn/transformer_block.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -114,6 +115,15 @@ BlockScratch take_scratch(Arena& arena, const ModelSpec& s, const BlockShape& b)
   v.dqkv = arena.take({b.rows, b.length, s.heads + 2 * s.kv_heads, s.head_dim}, b.dtype);
   v.dactive = arena.take({n.tokens, n.ffn}, b.dtype);
   return v;
+}
+
+size_t product_scratch_bytes(const ModelSpec& s, const BlockShape& b) {
+  const Sizes n(s, b);
+  const auto takes = [&](int64_t out, int64_t in) {
+    return ops::linear_scratch_bytes(n.tokens, out, in, b.dtype);
+  };
+  return std::max(
+      {takes(n.qkv, n.hidden), takes(n.hidden, n.q), takes(n.up, n.hidden), takes(n.hidden, n.ffn)});
 }
 
 void linear(ops::Context& context, const Weight& weight, const Weight& bias, TensorView x, TensorView y) {

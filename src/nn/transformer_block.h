@@ -68,6 +68,8 @@ std::vector<std::vector<BlockSaved>> take_saved(Arena& arena, const ModelSpec& s
                                                 int64_t layers, int slots);
 BlockStash take_stash(Arena& arena, const ModelSpec& spec, const BlockShape& shape);
 BlockScratch take_scratch(Arena& arena, const ModelSpec& spec, const BlockShape& shape);
+// Of a context's scratch: the most that one of the block's matrix products takes.
+size_t product_scratch_bytes(const ModelSpec& spec, const BlockShape& shape);
 
 // Where the tokens of this batch stand; the same for every layer.
 struct BlockPlace {

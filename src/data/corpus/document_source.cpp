@@ -115,9 +115,9 @@ std::vector<MatchedFile> match_files(io::FileSystem& fs, const std::string& patt
   std::vector<MatchedFile> found;
   const std::string folder = base.empty() ? "." : base, below = rest + "/**";
   if (!fs.exists(folder)) return found;
-  walk(fs, folder, "", 0, [&](const std::string& path, const std::string& name, uint64_t) {
+  walk(fs, folder, "", 0, [&](const std::string& path, const std::string& name, uint64_t bytes) {
     const bool named = glob_matches(rest, name);
-    if (named || glob_matches(below, name)) found.push_back({path, name, named});
+    if (named || glob_matches(below, name)) found.push_back({path, name, named, bytes});
   });
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return found;
@@ -141,7 +141,7 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
         ++list.left_out;
         return;
       }
-      if (leads_nowhere(path))  // a disk that is not mounted must not make a dataset smaller
+      if (bytes == 0 && leads_nowhere(path))  // a disk that is not mounted must not make a dataset smaller
         fail(ErrorKind::kData,
              "input {}: {} is a link that leads nowhere. Mend or remove it, or name the inputs by a glob "
              "without it",
@@ -165,8 +165,7 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
       }
     } else if (has_glob(input)) {
       looked_for = "files that match the glob";
-      for (const auto& match : match_files(fs, input))
-        add(match.path, match.name, leads_nowhere(match.path) ? 0 : fs.info(match.path).size, match.named);
+      for (const auto& match : match_files(fs, input)) add(match.path, match.name, match.bytes, match.named);
     } else {
       fail(ErrorKind::kUsage, "input {}: there is no such file or folder. Check the path", input);
     }

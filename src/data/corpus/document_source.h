@@ -51,6 +51,7 @@ bool glob_matches(std::string_view pattern, std::string_view path);
 struct MatchedFile {
   std::string path, name;  // name: relative to the last folder before the pattern's first special part
   bool named;              // false: it lies in a folder that matches
+  uint64_t bytes;          // 0 for a link that leads nowhere
 };
 // All files that a glob means, by name.
 std::vector<MatchedFile> match_files(io::FileSystem& fs, const std::string& pattern);

@@ -5,17 +5,16 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/median.h"
 #include "base/threads.h"
 #include "data/tokenizer/piece_counter.h"
 #include "data/tokenizer/split_batch.h"
 
 namespace stoker::tokenizer {
 
-double TokenizerSpeed::mb_per_s(std::vector<double> passes) const {
+double TokenizerSpeed::mb_per_s(const std::vector<double>& passes) const {
   if (passes.empty()) return 0;
-  const auto middle = passes.begin() + static_cast<std::ptrdiff_t>(passes.size() / 2);
-  std::nth_element(passes.begin(), middle, passes.end());
-  return static_cast<double>(bytes) / 1e6 / *middle;
+  return static_cast<double>(bytes) / 1e6 / median(passes);
 }
 
 TokenizerSpeed measure_tokenizer(std::string_view text, const TrainOptions& options, int passes) {

@@ -24,7 +24,7 @@ struct TokenizerSpeed {
   double encode_first_mb_per_s() const { return mb_per_s(encode_first_s); }
 
  private:
-  double mb_per_s(std::vector<double> passes) const;
+  double mb_per_s(const std::vector<double>& passes) const;
 };
 
 // Trains with `options` on the text, then encodes it `passes` times (at least once) afresh and as often again. Internal: the text does not come back.

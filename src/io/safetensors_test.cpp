@@ -22,7 +22,7 @@ std::string file_of(const std::string& json, size_t data_bytes) {
   return out + json + std::string(data_bytes, 'd');
 }
 
-Error error_of(const std::function<void()>& f) {
+Error safetensors_error(const std::function<void()>& f) {
   try {
     f();
   } catch (const Error& e) {
@@ -70,7 +70,7 @@ TEST(Safetensors, WhatIsWrittenIsRead) {
   f.read(t, 12, part, 8);
   EXPECT_EQ(part[0], a[3]);
   EXPECT_EQ(f.find("c"), nullptr);
-  EXPECT_THAT(error_of([&] { f.at("c"); }).what(), HasSubstr("'m': has no tensor 'c'"));
+  EXPECT_THAT(safetensors_error([&] { f.at("c"); }).what(), HasSubstr("'m': has no tensor 'c'"));
 }
 
 TEST(Safetensors, SameDeclarationsSameBytes) {
@@ -90,8 +90,8 @@ TEST(Safetensors, SameDeclarationsSameBytes) {
 TEST(Safetensors, AForgottenTensorIsOurBug) {
   MemoryFileSystem fs;
   SafetensorsWriter w(fs, "m", {{"p", "F32", {2}}});
-  EXPECT_EQ(error_of([&] { w.finish(); }).kind(), ErrorKind::kInternal);
-  EXPECT_EQ(error_of([&] { w.write("z", nullptr, 0); }).kind(), ErrorKind::kInternal);
+  EXPECT_EQ(safetensors_error([&] { w.finish(); }).kind(), ErrorKind::kInternal);
+  EXPECT_EQ(safetensors_error([&] { w.write("z", nullptr, 0); }).kind(), ErrorKind::kInternal);
 }
 
 TEST(Safetensors, DamageIsNamed) {
@@ -128,7 +128,7 @@ TEST(Safetensors, DamageIsNamed) {
       {file_of("{\"__metadata__\":1}", 0), "not an object"},
   };
   for (const Case& c : cases) {
-    const Error e = error_of([&] { parse_safetensors_header(c.bytes, c.bytes.size(), "f"); });
+    const Error e = safetensors_error([&] { parse_safetensors_header(c.bytes, c.bytes.size(), "f"); });
     EXPECT_EQ(e.kind(), ErrorKind::kData) << e.what();
     EXPECT_THAT(e.what(), HasSubstr(c.says));
     EXPECT_THAT(e.what(), HasSubstr("'f'"));
@@ -178,21 +178,22 @@ TEST(SafetensorsSet, ShardsByNameUpToASize) {
 TEST(SafetensorsSet, ErrorsSayWhatToDo) {
   MemoryFileSystem fs;
   fs.make_dirs("d");
-  EXPECT_THAT(error_of([&] { SafetensorsSet(fs, "d"); }).what(), HasSubstr("expected model.safetensors or"));
+  EXPECT_THAT(safetensors_error([&] { SafetensorsSet(fs, "d"); }).what(),
+              HasSubstr("expected model.safetensors or"));
   write_file_atomic(fs, "d/pytorch_model.bin", "x");
-  const Error pickle = error_of([&] { SafetensorsSet(fs, "d"); });
+  const Error pickle = safetensors_error([&] { SafetensorsSet(fs, "d"); });
   EXPECT_EQ(pickle.kind(), ErrorKind::kUsage);
   EXPECT_THAT(pickle.what(), HasSubstr("can run code"));
   for (const char* file : {"\"../x.safetensors\"", "\"/etc/x.safetensors\"", "\"x.bin\"", "3"}) {
     write_file_atomic(fs, "d/model.safetensors.index.json",
                       fmt::format(R"({{"weight_map":{{"a":{}}}}})", file));
-    EXPECT_THAT(error_of([&] { SafetensorsSet(fs, "d"); }).what(),
+    EXPECT_THAT(safetensors_error([&] { SafetensorsSet(fs, "d"); }).what(),
                 HasSubstr("expected the name of a .safetensors file"));
   }
   write_file_atomic(fs, "d/model.safetensors.index.json", R"({"weight_map":{"a":"x.safetensors"}})");
-  EXPECT_EQ(error_of([&] { SafetensorsSet(fs, "d"); }).kind(), ErrorKind::kUsage);  // no such file
+  EXPECT_EQ(safetensors_error([&] { SafetensorsSet(fs, "d"); }).kind(), ErrorKind::kUsage);  // no such file
   SafetensorsWriter(fs, "d/x.safetensors", {}).finish();
-  EXPECT_THAT(error_of([&] { SafetensorsSet(fs, "d"); }).what(), HasSubstr("has no tensor 'a'"));
+  EXPECT_THAT(safetensors_error([&] { SafetensorsSet(fs, "d"); }).what(), HasSubstr("has no tensor 'a'"));
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ void put(io::FileSystem& fs, const std::string& path, std::string_view contents)
   fs.sync_dir(io::parent_of(path));
 }
 
-const bool kQuiet = setenv("STOKER_PROGRESS", "0", 1) == 0;
+const bool kQuietBuild = setenv("STOKER_PROGRESS", "0", 1) == 0;
 
 std::string words(uint64_t seed, size_t count) {
   static constexpr const char* kWords[] = {"furnace",  "coal",  "shovel", "steam", "engine",
@@ -77,7 +77,7 @@ TEST(Prepare, TheDatasetHoldsEveryDocumentOnceAndIsSound) {
   io::MemoryFileSystem fs;
   make_corpus(fs);
   const auto report = prepare(fs, options());
-  EXPECT_TRUE(kQuiet);
+  EXPECT_TRUE(kQuietBuild);
   EXPECT_EQ(report.documents, 150u);
   const auto dataset = data::Dataset::open(fs, "d");
   EXPECT_EQ(dataset.hash(), report.version);

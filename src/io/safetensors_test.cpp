@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <functional>
 #include <numeric>
 
+#include "base/expect_error.h"
 #include "io/atomic_write.h"
 #include "io/memory_file_system.h"
 
@@ -20,16 +20,6 @@ std::string file_of(const std::string& json, size_t data_bytes) {
   std::string out;
   for (int i = 0; i < 8; ++i) out += static_cast<char>(json.size() >> (8 * i) & 0xff);
   return out + json + std::string(data_bytes, 'd');
-}
-
-Error safetensors_error(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return {ErrorKind::kInternal, ""};
 }
 
 std::string tensor(const char* name, const char* dtype, const char* shape, int begin, int end) {
@@ -70,7 +60,7 @@ TEST(Safetensors, WhatIsWrittenIsRead) {
   f.read(t, 12, part, 8);
   EXPECT_EQ(part[0], a[3]);
   EXPECT_EQ(f.find("c"), nullptr);
-  EXPECT_THAT(safetensors_error([&] { f.at("c"); }).what(), HasSubstr("'m': has no tensor 'c'"));
+  EXPECT_THAT(error_of([&] { f.at("c"); }).what(), HasSubstr("'m': has no tensor 'c'"));
 }
 
 TEST(Safetensors, SameDeclarationsSameBytes) {
@@ -90,8 +80,8 @@ TEST(Safetensors, SameDeclarationsSameBytes) {
 TEST(Safetensors, AForgottenTensorIsOurBug) {
   MemoryFileSystem fs;
   SafetensorsWriter w(fs, "m", {{"p", "F32", {2}}});
-  EXPECT_EQ(safetensors_error([&] { w.finish(); }).kind(), ErrorKind::kInternal);
-  EXPECT_EQ(safetensors_error([&] { w.write("z", nullptr, 0); }).kind(), ErrorKind::kInternal);
+  EXPECT_EQ(error_of([&] { w.finish(); }).kind(), ErrorKind::kInternal);
+  EXPECT_EQ(error_of([&] { w.write("z", nullptr, 0); }).kind(), ErrorKind::kInternal);
 }
 
 TEST(Safetensors, DamageIsNamed) {
@@ -128,7 +118,7 @@ TEST(Safetensors, DamageIsNamed) {
       {file_of("{\"__metadata__\":1}", 0), "not an object"},
   };
   for (const Case& c : cases) {
-    const Error e = safetensors_error([&] { parse_safetensors_header(c.bytes, c.bytes.size(), "f"); });
+    const Error e = error_of([&] { parse_safetensors_header(c.bytes, c.bytes.size(), "f"); });
     EXPECT_EQ(e.kind(), ErrorKind::kData) << e.what();
     EXPECT_THAT(e.what(), HasSubstr(c.says));
     EXPECT_THAT(e.what(), HasSubstr("'f'"));
@@ -178,22 +168,21 @@ TEST(SafetensorsSet, ShardsByNameUpToASize) {
 TEST(SafetensorsSet, ErrorsSayWhatToDo) {
   MemoryFileSystem fs;
   fs.make_dirs("d");
-  EXPECT_THAT(safetensors_error([&] { SafetensorsSet(fs, "d"); }).what(),
-              HasSubstr("expected model.safetensors or"));
+  EXPECT_THAT(error_of([&] { SafetensorsSet(fs, "d"); }).what(), HasSubstr("expected model.safetensors or"));
   write_file_atomic(fs, "d/pytorch_model.bin", "x");
-  const Error pickle = safetensors_error([&] { SafetensorsSet(fs, "d"); });
+  const Error pickle = error_of([&] { SafetensorsSet(fs, "d"); });
   EXPECT_EQ(pickle.kind(), ErrorKind::kUsage);
   EXPECT_THAT(pickle.what(), HasSubstr("can run code"));
   for (const char* file : {"\"../x.safetensors\"", "\"/etc/x.safetensors\"", "\"x.bin\"", "3"}) {
     write_file_atomic(fs, "d/model.safetensors.index.json",
                       fmt::format(R"({{"weight_map":{{"a":{}}}}})", file));
-    EXPECT_THAT(safetensors_error([&] { SafetensorsSet(fs, "d"); }).what(),
+    EXPECT_THAT(error_of([&] { SafetensorsSet(fs, "d"); }).what(),
                 HasSubstr("expected the name of a .safetensors file"));
   }
   write_file_atomic(fs, "d/model.safetensors.index.json", R"({"weight_map":{"a":"x.safetensors"}})");
-  EXPECT_EQ(safetensors_error([&] { SafetensorsSet(fs, "d"); }).kind(), ErrorKind::kUsage);  // no such file
+  EXPECT_EQ(error_of([&] { SafetensorsSet(fs, "d"); }).kind(), ErrorKind::kUsage);  // no such file
   SafetensorsWriter(fs, "d/x.safetensors", {}).finish();
-  EXPECT_THAT(safetensors_error([&] { SafetensorsSet(fs, "d"); }).what(), HasSubstr("has no tensor 'a'"));
+  EXPECT_THAT(error_of([&] { SafetensorsSet(fs, "d"); }).what(), HasSubstr("has no tensor 'a'"));
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <functional>
 #include <map>
 
 #include "base/error.h"
+#include "base/expect_error.h"
 #include "base/random.h"
 #include "data/corpus/build_shards.h"
 #include "data/shard/dataset.h"
@@ -60,17 +60,6 @@ std::map<std::string, std::string> contents(io::FileSystem& fs, const std::strin
   for (const auto& name : fs.list(dir))
     if (name != "build.json") out[name] = io::read_text(fs, io::join(dir, name));
   return out;
-}
-
-std::string message_of(const std::function<void()>& f, ErrorKind kind) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 TEST(Prepare, TheDatasetHoldsEveryDocumentOnceAndIsSound) {

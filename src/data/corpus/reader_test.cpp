@@ -5,10 +5,10 @@
 
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <set>
 
 #include "base/error.h"
+#include "base/expect_error.h"
 #include "data/corpus/compressed_input.h"
 #include "data/corpus/document_reader.h"
 #include "data/corpus/document_source.h"
@@ -64,17 +64,6 @@ std::string read_all(io::FileSystem& fs, const std::string& path, size_t piece =
   EXPECT_EQ(in.produced(), out.size());
   EXPECT_EQ(in.stored_hash(), hash128(io::read_text(fs, path)));
   return out;
-}
-
-std::string message_of(const std::function<void()>& f, ErrorKind kind = ErrorKind::kData) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 std::string prose(size_t bytes) {

@@ -276,7 +276,7 @@ class Writer {
     manifest.sources = tokens_->add_file("sources.jsonl", sources);
     manifest.source_files = corpus_.files.size();
     Json stages = Json::array();
-    for (const auto& stage : recipe_.stages) stages.push_back(stage.full_key());
+    for (const auto& stage : recipe_.stages) stages.push_back(Json::parse(stage.settings()));
     manifest.settings = data::canonical_json(
         Json{{"builder", "build"}, {"recipe", recipe_.name}, {"build", result_.version}, {"stages", stages}}
             .dump(-1, ' ', false, Json::error_handler_t::replace),

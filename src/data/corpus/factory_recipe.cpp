@@ -151,10 +151,11 @@ std::string rules_key(const std::vector<QualityRule>& rules) {
   return out;
 }
 
-// The shortest decimal number that is this float.
-Json plain_number(float value) {
-  const std::string text = fmt::format("{}", value);
-  return std::isfinite(value) ? Json::parse(text) : Json(text);
+// The shortest decimal number that is this one; as a string, for a manifest's settings hold whole numbers only.
+template <typename T>
+Json plain_number(T value) {
+  if (std::abs(value) < T{1e9} && std::floor(value) == value) return static_cast<int64_t>(value);
+  return fmt::format("{}", value);
 }
 
 Json bounds_json(const std::vector<QualityRule>& bounds) {
@@ -381,7 +382,7 @@ std::string StageRecipe::settings() const {
       out["n"] = minhash.n;
       out["bands"] = minhash.bands;
       out["rows"] = minhash.rows;
-      out["min_similarity"] = min_similarity;
+      out["min_similarity"] = plain_number(min_similarity);
       out["prefer"] = prefer_longest ? "longest" : "priority";
       break;
     case StageKind::kLines:

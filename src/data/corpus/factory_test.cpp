@@ -21,6 +21,7 @@
 #include "data/corpus/factory_inputs.h"
 #include "data/corpus/factory_records.h"
 #include "data/corpus/warc_reader.h"
+#include "data/shard/manifest.h"
 
 namespace stoker::corpus {
 namespace {
@@ -417,6 +418,25 @@ TEST_F(Factory, MistakesInARecipeAreNamed) {
   EXPECT_NE(whole("output = \"o\"\n[[sources]]\npaths = [\"x\"]").find("unknown key 'sources'"),
             std::string::npos);
   EXPECT_NE(whole("output = \"o\"\n[source]\npaths = [\"x\"]").find("[[source]]"), std::string::npos);
+}
+
+// What a dataset's manifest says of the stages: the recipe's keys, in a form that a manifest can hold.
+TEST_F(Factory, SettingsOfStagesAreInTheRecipesWords) {
+  const auto said = [&](const std::string& stage) {
+    const std::string settings = recipe("{use = " + stage + "}", "out", "work").stages.at(0).settings();
+    return data::canonical_json(settings, "settings");
+  };
+  EXPECT_EQ(said("\"language\", keep = [\"en\"], min_share = 0.7"),
+            R"({"keep":["en"],"min_share":"0.7","use":"language"})");
+  EXPECT_EQ(
+      said("\"near\", bands = 9, min_similarity = 0.85, prefer = \"longest\""),
+      R"({"bands":9,"min_similarity":"0.85","n":5,"parameters":"fineweb","prefer":"longest","rows":8,"use":"near"})");
+  EXPECT_EQ(said("\"quality\", rules = \"c4\", bounds = {words = [30, inf]}"),
+            R"({"bounds":{"words":[30,"inf"]},"rules":["c4"],"use":"quality"})");
+  for (const char* stage :
+       {"\"unicode\"", "\"c4_lines\"", "\"pii\"", "\"exact\"", "\"lines\"",
+        "\"label\", name = \"l\", pattern = \"x\"", "\"decontaminate\", sets = \"in/lines.jsonl\""})
+    EXPECT_NE(said(stage).find("\"use\":"), std::string::npos) << stage;
 }
 
 TEST_F(Factory, SourcesThatGiveNothingAreNamed) {

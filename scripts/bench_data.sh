@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./dev bench data [PART...]: the numbers of docs/data-factory.md. Parts: stages signatures accuracy thin extract peers tokens whole
-# quality faults memory (the last part of faults alone); all of them when none is named, about fifteen minutes, most of it datatrove
-# and the exact comparison of all pairs.
+# quality faults memory (the last part of faults alone) feed (docs/feed.md); all of them when none is named, about fifteen minutes,
+# most of it datatrove and the exact comparison of all pairs.
 # Corpora: Debian's linux-doc-6.1 and cppreference-doc-en-html, fetched and unpacked, not installed. Peers: PyPI, in a virtual
 # environment of their own, .venv-data.
 set -euo pipefail
@@ -30,7 +30,7 @@ moved_bound() {
   build/stoker data build runs/moved-bound.toml
 }
 parts=("$@")
-[ $# -gt 0 ] || parts=(stages signatures accuracy thin extract peers tokens whole quality faults)
+[ $# -gt 0 ] || parts=(stages signatures accuracy thin extract peers tokens whole quality faults feed)
 for part in "${parts[@]}"; do case "$part" in extract | peers | tokens)
   if [ ! -e .venv-data/complete ]; then
     say "making .venv-data with datatrove, trafilatura, tokenizers and tiktoken from PyPI"
@@ -62,6 +62,7 @@ for part in "${parts[@]}"; do
       build/stoker data build bench/whole_build.toml
       moved_bound ;;
     faults) scripts/data_faults.sh ;;
+    feed) build/stoker bench feed ;;
     memory) scripts/data_faults.sh 0 memory ;;
     quality) scripts/cleaned_against_raw.sh "${STEPS:-600}" ;;
     *) say "bench data: no part '$part'"; exit 64 ;;

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/median.h"
 #include "base/progress.h"
 #include "base/random.h"
@@ -18,6 +19,7 @@
 #include "data/loader/prefetcher.h"
 #include "data/loader/staged_source.h"
 #include "data/shard/dataset_writer.h"
+#include "data/shard/pack_plan.h"
 #include "io/memory_file_system.h"
 #include "io/object_store.h"
 #include "net/file_server.h"
@@ -28,8 +30,8 @@ using Json = nlohmann::json;
 
 struct FeedBenchFlags {
   double samples = 1e10, delay_ms = 50, step_ms = 250, seconds = 10;
-  int64_t length = 2048, rows = 8, mb = 96, cache_mb = 24;
-  bool start_only = false, json = false;
+  int64_t length = 2048, rows = 8, plan_rows = 64, mb = 96, cache_mb = 24;
+  bool start_only = false, plan_only = false, json = false;
 };
 
 // ---- Starting anywhere
@@ -142,13 +144,13 @@ struct Case {
 // A dataset of random tokens in a folder of its own that goes away with it.
 class Folder {
  public:
-  explicit Folder(int64_t megabytes)
+  Folder(int64_t megabytes, uint64_t shard_bytes)
       : path_((std::filesystem::temp_directory_path() / fmt::format("stoker-bench-feed-{}", ::getpid()))
                   .string()) {
     std::filesystem::create_directories(path_);
     auto& fs = io::real_file_system();
     data::DatasetWriterOptions options;
-    options.shard_bytes = uint64_t{16} << 20;
+    options.shard_bytes = shard_bytes;
     data::DatasetWriter writer(fs, path_ + "/set", data::TokenType::kUint16, options);
     std::vector<int32_t> tokens(kDocument);
     const auto documents = static_cast<uint64_t>(megabytes) * 1'000'000 / (2 * kDocument);
@@ -178,7 +180,7 @@ class Folder {
 };
 
 Json bench_wait(const FeedBenchFlags& f) {
-  const Folder folder(f.mb);
+  const Folder folder(f.mb, uint64_t{16} << 20);
   net::FileServer server({folder.path(), "127.0.0.1", 0, f.delay_ms / 1000});
   auto& fs = io::real_file_system();
   io::ObjectFileSystem urls(fs);
@@ -240,6 +242,80 @@ Json bench_wait(const FeedBenchFlags& f) {
   return out;
 }
 
+// ---- The rows of a packing plan
+
+// Shards whose plan's rows are fetched when they are needed, and not before.
+class RowsNotAhead final : public data::ShardSource {
+ public:
+  explicit RowsNotAhead(std::unique_ptr<data::ShardSource> source) : source_(std::move(source)) {}
+  void read(size_t shard, uint64_t first, std::span<int32_t> out) override {
+    source_->read(shard, first, out);
+  }
+  void document_starts(size_t shard, uint64_t first, uint64_t count, std::vector<uint64_t>& out) override {
+    source_->document_starts(shard, first, count, out);
+  }
+  std::unique_ptr<io::ReadableFile> open_side(const data::FileRecord& file) override {
+    return source_->open_side(file);
+  }
+  void will_read(size_t shard, uint64_t first, uint64_t count) override {
+    source_->will_read(shard, first, count);
+  }
+
+ private:
+  std::unique_ptr<data::ShardSource> source_;
+};
+
+// The first step over many shards of a far dataset with a packing plan, nothing cached: the plan's rows of all shards read ahead
+// side by side, and fetched one after the other.
+Json bench_plan(const FeedBenchFlags& f) {
+  constexpr uint64_t kShards = 32;
+  const Folder folder(f.mb, static_cast<uint64_t>(f.mb) * 1'000'000 / kShards);
+  auto& fs = io::real_file_system();
+  const std::string plan = data::default_plan_name("train", static_cast<uint64_t>(f.length));
+  data::build_pack_plan(fs, data::Dataset::open(fs, folder.path() + "/set"), "train", plan,
+                        static_cast<uint64_t>(f.length));
+  net::FileServer server({folder.path(), "127.0.0.1", 0, f.delay_ms / 1000});
+  io::ObjectFileSystem urls(fs);
+  data::LoaderOptions options;
+  options.sequence_length = f.length;
+  options.seed = 5;
+  options.plan = plan;
+  uint64_t shards = 0;
+  std::vector<double> first_s[2];
+  std::vector<int32_t> seen[2];
+  for (int round = 0; round < 3 && !stop_requested(); ++round)
+    for (const bool ahead : {true, false}) {
+      data::StagingOptions staging;
+      staging.cache_directory = fmt::format("{}/plan-{}-{}", folder.path(), round, ahead);
+      const auto dataset = data::Dataset::open(urls, server.url() + "/set");
+      shards = dataset.split("train").shards.size();
+      std::unique_ptr<data::ShardSource> source =
+          std::make_unique<data::StagedShardSource>(urls, fs, dataset, "train", staging);
+      if (!ahead) source = std::make_unique<RowsNotAhead>(std::move(source));
+      const data::Loader loader(dataset, options, std::move(source));
+      data::Batch batch;
+      const double began = monotonic_s();
+      loader.will_fill(0, f.plan_rows);
+      loader.fill(0, f.plan_rows, batch);
+      first_s[ahead].push_back(monotonic_s() - began);
+      seen[ahead].assign(batch.tokens.begin(), batch.tokens.end());
+    }
+  if (first_s[false].empty()) return nullptr;
+  STOKER_CHECK(seen[true] == seen[false], "reading ahead changed the batch");
+  return {{"rows", f.plan_rows},
+          {"shards", shards},
+          {"first_step_s", median(first_s[true])},
+          {"first_step_one_after_the_other_s", median(first_s[false])}};
+}
+
+void print_plan(const Json& plan, const FeedBenchFlags& f) {
+  fmt::print(
+      "\nfirst step of {} rows of a packing plan over {} shards, server {:.0f} ms away, nothing cached:\n",
+      plan["rows"].get<int64_t>(), plan["shards"].get<uint64_t>(), f.delay_ms);
+  fmt::print("  {:.2f} s; {:.2f} s where the plan's rows are fetched one after the other\n",
+             plan["first_step_s"].get<double>(), plan["first_step_one_after_the_other_s"].get<double>());
+}
+
 void print(const Json& start, const Json& waits, const FeedBenchFlags& f) {
   fmt::print("starting anywhere: {} shards, manifest {}\n", start["shards"].get<uint64_t>(),
              human_bytes(start["manifest_bytes"].get<double>()));
@@ -285,13 +361,23 @@ void add_bench_feed(Command& bench_parent) {
       ->capture_default_str()
       ->range(1, 100000);
   cmd->add_option("--cache-mb", f->cache_mb, "Of the small cache")->capture_default_str()->range(1, 100000);
+  cmd->add_option("--plan-rows", f->plan_rows, "Of the first step behind a packing plan")
+      ->capture_default_str()
+      ->range(1, 1 << 16);
   cmd->add_flag("--start-only", f->start_only, "Only how fast it starts");
+  cmd->add_flag("--plan-only", f->plan_only, "Only the first step behind a packing plan");
   cmd->add_flag("--json", f->json, "Print JSON (docs/json.md)");
-  cmd->footer("Example:\n  stoker bench feed --delay-ms 50 --step-ms 250");
+  cmd->footer("Examples:\n  stoker bench feed --delay-ms 50 --step-ms 250\n  stoker bench feed --plan-only");
   cmd->callback([f] {
-    const Json start = bench_start(*f), waits = f->start_only ? Json::array() : bench_wait(*f);
-    if (f->json) fmt::print("{}\n", Json{{"start", start}, {"wait", waits}}.dump(2));
-    else print(start, waits, *f);
+    if (f->start_only && f->plan_only)
+      fail(ErrorKind::kUsage, "--start-only and --plan-only leave nothing to do");
+    Json out = Json::object();
+    if (!f->plan_only) out["start"] = bench_start(*f);
+    if (!f->plan_only && !f->start_only) out["wait"] = bench_wait(*f);
+    if (!f->start_only && !stop_requested()) out["plan"] = bench_plan(*f);
+    if (f->json) return fmt::print("{}\n", out.dump(2));
+    if (out.contains("start")) print(out["start"], out.value("wait", Json::array()), *f);
+    if (out.contains("plan") && !out["plan"].is_null()) print_plan(out["plan"], *f);
   });
 }
 

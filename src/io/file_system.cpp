@@ -17,6 +17,7 @@ void fail_errno(std::string_view operation, const std::string& path, int error_n
            path, words, human_bytes(static_cast<double>(free_bytes)));
     case ENOENT:
     case ENOTDIR:
+    case ENAMETOOLONG:
     case EISDIR:
       fail(ErrorKind::kUsage, "cannot {} '{}': {}. Check the path.", operation, path, words);
     case EACCES:

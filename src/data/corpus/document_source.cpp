@@ -41,10 +41,14 @@ bool is_linked_folder(const std::string& path) {
   return std::filesystem::is_symlink(path, error) && std::filesystem::is_directory(path, error);
 }
 
+}  // namespace
+
 bool leads_nowhere(const std::string& path) {
   std::error_code error;
   return std::filesystem::is_symlink(path, error) && !std::filesystem::exists(path, error);
 }
+
+namespace {
 
 template <typename Visit>
 void walk(io::FileSystem& fs, const std::string& directory, const std::string& prefix, int depth,

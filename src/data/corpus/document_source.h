@@ -45,6 +45,7 @@ SourceList list_sources(io::FileSystem& fs, const std::vector<std::string>& inpu
 // By the name alone; nullopt where it says nothing.
 std::optional<SourceFormat> format_of_name(std::string_view name);
 bool has_glob(std::string_view path);
+bool leads_nowhere(const std::string& path);  // a link to what is not there
 // Whether `path` matches `pattern` as described above, part by part.
 bool glob_matches(std::string_view pattern, std::string_view path);
 

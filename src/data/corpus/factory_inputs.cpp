@@ -49,10 +49,16 @@ void add_found(InputList& list, std::vector<InputFile>& files, const SourceRecip
 void add_file(InputList& list, std::vector<InputFile>& files, uint32_t source, const SourceRecipe& recipe,
               const std::string& path, const std::string& name, bool named) {
   struct stat info {};
-  if (::stat(path.c_str(), &info) != 0)
+  // What is too long a path for the system is found out when it is opened, and goes to quarantine.
+  if (::stat(path.c_str(), &info) != 0 && errno != ENAMETOOLONG) {
+    if (!named && recipe.format == "auto" && record_format_of_name(name).empty()) {
+      ++list.left_out;
+      return;
+    }
     fail(ErrorKind::kData,
-         "source '{}': cannot look at {}: {}. Mend or remove it, or name the inputs by a glob without it",
-         recipe.name, path, std::generic_category().message(errno));
+         "source '{}': cannot look at {}: {}{}. Mend or remove it, or name the inputs by a glob without it",
+         recipe.name, path, std::generic_category().message(errno), leads_nowhere(path) ? " (a link)" : "");
+  }
   InputFile file;
   file.source = source;
   file.path = path;
@@ -103,7 +109,8 @@ void add_path(io::FileSystem& fs, InputList& list, std::vector<InputFile>& files
         continue;
       }
       if (is_folder) folder = walk->path().string();
-      else if (walk->is_regular_file(gone)) found.push_back(walk->path().string());
+      else if (walk->is_regular_file(gone) || gone || leads_nowhere(walk->path().string()))
+        found.push_back(walk->path().string());
     }
     // An error ends the walk.
     if (error)

@@ -276,7 +276,7 @@ class FactoryWriter {
     manifest.sources = tokens_->add_file("sources.jsonl", sources);
     manifest.source_files = corpus_.files.size();
     OrderedJson stages = OrderedJson::array();
-    for (const auto& stage : recipe_.stages) stages.push_back(stage.full_key());
+    for (const auto& stage : recipe_.stages) stages.push_back(OrderedJson::parse(stage.settings()));
     manifest.settings = data::canonical_json(
         OrderedJson{
             {"builder", "build"}, {"recipe", recipe_.name}, {"build", result_.version}, {"stages", stages}}

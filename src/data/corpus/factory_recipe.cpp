@@ -3,15 +3,19 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/error.h"
 #include "data/corpus/language_identify.h"
+#include "io/file_system.h"
 
 namespace stoker::corpus {
 namespace {
+using Json = nlohmann::json;
 
 class Table {
  public:
@@ -147,6 +151,20 @@ std::string rules_key(const std::vector<QualityRule>& rules) {
   return out;
 }
 
+// The shortest decimal number that is this one; as a string, for a manifest's settings hold whole numbers only.
+template <typename T>
+Json plain_number(T value) {
+  if (std::abs(value) < T{1e9} && std::floor(value) == value) return static_cast<int64_t>(value);
+  return fmt::format("{}", value);
+}
+
+Json bounds_json(const std::vector<QualityRule>& bounds) {
+  Json out = Json::object();
+  for (const auto& b : bounds)
+    out[std::string(signal_name(b.signal))] = {plain_number(b.low), plain_number(b.high)};
+  return out;
+}
+
 void parse_quality(Table& t, StageRecipe& stage) {
   stage.rule_sets = t.strings("rules");
   for (const auto& set : stage.rule_sets)
@@ -154,7 +172,8 @@ void parse_quality(Table& t, StageRecipe& stage) {
       stage.rules.push_back(rule);
       stage.rule_reasons.push_back(set);
     }
-  for (const auto& bound : t.bounds("bounds")) {
+  stage.bounds = t.bounds("bounds");
+  for (const auto& bound : stage.bounds) {
     bool known = false;
     for (auto& rule : stage.rules)
       if (rule.signal == bound.signal) {
@@ -314,9 +333,65 @@ std::string StageRecipe::compute_key() const {
 }
 
 std::string StageRecipe::full_key() const {
-  return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", to_string(kind), compute_key(),
-                     fmt::join(keep_languages, ","), min_share, rules_key(rules), label, rules_key(when),
-                     drop, min_probability, max_overlap, min_similarity, prefer_longest);
+  return compute_key() + "|" + rules_key(rules) + "|" + settings();
+}
+
+std::string StageRecipe::settings() const {
+  Json out{{"use", to_string(kind)}};
+  switch (kind) {
+    case StageKind::kUnicode:
+      out["fix_double_encoding"] = unicode.fix_double_encoding;
+      out["compatibility"] = unicode.compatibility;
+      out["squeeze_blank_lines"] = unicode.squeeze_blank_lines;
+      break;
+    case StageKind::kC4Lines:
+      out["terminal_punctuation"] = terminal_punctuation;
+      break;
+    case StageKind::kPii:
+      out["kinds"] = Json::array();
+      for (size_t i = 0; i < pii.kinds.size(); ++i)
+        if (pii.kinds[i]) out["kinds"].push_back(to_string(static_cast<PiiKind>(i)));
+      out["fineweb_substitutes"] = pii.fineweb_substitutes;
+      break;
+    case StageKind::kLanguage:
+      out["keep"] = keep_languages;
+      out["min_share"] = plain_number(min_share);
+      break;
+    case StageKind::kQuality:
+      out["rules"] = rule_sets;
+      if (!bounds.empty()) out["bounds"] = bounds_json(bounds);
+      break;
+    case StageKind::kLabel:
+      out["name"] = label;
+      if (!pattern.empty()) out["pattern"] = pattern;
+      if (!classifier.empty()) out["classifier"] = io::name_of(classifier);
+      if (!when.empty()) out["when"] = bounds_json(when);
+      out["drop"] = drop;
+      out["min_probability"] = plain_number(min_probability);
+      break;
+    case StageKind::kDecontaminate:
+      out["sets"] = Json::array();
+      for (const auto& set : sets) out["sets"].push_back(io::name_of(set));
+      out["n"] = n;
+      out["max_overlap"] = plain_number(max_overlap);
+      break;
+    case StageKind::kExact:
+      break;
+    case StageKind::kNear:
+      out["parameters"] = minhash.name;
+      out["n"] = minhash.n;
+      out["bands"] = minhash.bands;
+      out["rows"] = minhash.rows;
+      out["min_similarity"] = plain_number(min_similarity);
+      out["prefer"] = prefer_longest ? "longest" : "priority";
+      break;
+    case StageKind::kLines:
+      out["span"] = span == SpanKind::kLine ? "line" : "paragraph";
+      out["min_characters"] = min_characters;
+      out["min_documents"] = min_documents;
+      break;
+  }
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 Recipe parse_recipe(std::string_view text, std::string_view file, const std::string& directory) {

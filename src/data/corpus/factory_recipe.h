@@ -56,6 +56,7 @@ struct StageRecipe {
   float min_share = 0;
   // quality
   std::vector<std::string> rule_sets;
+  std::vector<QualityRule> bounds;        // as the recipe says them
   std::vector<QualityRule> rules;         // of the sets, with `bounds` put over them
   std::vector<std::string> rule_reasons;  // "gopher_quality: words outside 50..100000"
   // label
@@ -79,6 +80,8 @@ struct StageRecipe {
   // Canonical words for what the stage computes (without thresholds), and for all of it.
   std::string compute_key() const;
   std::string full_key() const;
+  // All of it by the recipe's keys, defaults too, as JSON.
+  std::string settings() const;
 };
 
 struct Recipe {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -20,6 +21,7 @@
 #include "data/corpus/factory_inputs.h"
 #include "data/corpus/factory_records.h"
 #include "data/corpus/warc_reader.h"
+#include "data/shard/manifest.h"
 
 namespace stoker::corpus {
 namespace {
@@ -250,6 +252,44 @@ TEST_F(Factory, EveryDocumentIsKeptOrHasAReason) {
   EXPECT_EQ(again.documents_out, r.documents_out);
 }
 
+// A dead link is refused where what it leads to would be read (as data prepare does); a path that the system finds too long is a
+// record in quarantine.
+TEST_F(Factory, WhatCannotBeLookedAtIsNamed) {
+  put("some/a.txt", prose(1));
+  const std::string tail = "\n[[source]]\nname = \"some\"\npaths = [\"some\"]\n";
+  const auto build = [&] {
+    return build_corpus(
+        io::real_file_system(),
+        parse_recipe("output = \"out\"\nmemory_mb = 64\nthreads = 1" + tail, "r.toml", root_));
+  };
+  stdfs::create_symlink("nowhere", root_ + "/some/README");
+  EXPECT_EQ(build().documents_in, 1u);
+  stdfs::create_symlink("nowhere", root_ + "/some/b.txt");
+  try {
+    build();
+    FAIL() << "a dead link was passed over";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kData);
+    EXPECT_NE(std::string(e.what()).find("some/b.txt"), std::string::npos) << e.what();
+  }
+  stdfs::remove(root_ + "/some/b.txt");
+  // Deeper than a path can say: made, and removed, from within.
+  const auto before = stdfs::current_path();
+  const std::string folder(200, 'd');
+  stdfs::current_path(root_ + "/some");
+  constexpr int kDepth = 25;
+  for (int i = 0; i < kDepth; ++i) {
+    ASSERT_EQ(::mkdir(folder.c_str(), 0700), 0);
+    ASSERT_EQ(::chdir(folder.c_str()), 0);
+  }
+  std::ofstream("far.txt") << prose(2);
+  stdfs::current_path(before);
+  const auto r = build();
+  EXPECT_EQ(r.quarantined, 1u);
+  EXPECT_EQ(r.documents_in, 2u);
+  EXPECT_NE(files_of(r.directory).at("quarantine.jsonl").find("far.txt"), std::string::npos);
+}
+
 TEST_F(Factory, ThreadsAndCacheDoNotChangeABit) {
   auto one = recipe(kStages, "out1", "work1");
   one.threads = 1;
@@ -378,6 +418,25 @@ TEST_F(Factory, MistakesInARecipeAreNamed) {
   EXPECT_NE(whole("output = \"o\"\n[[sources]]\npaths = [\"x\"]").find("unknown key 'sources'"),
             std::string::npos);
   EXPECT_NE(whole("output = \"o\"\n[source]\npaths = [\"x\"]").find("[[source]]"), std::string::npos);
+}
+
+// What a dataset's manifest says of the stages: the recipe's keys, in a form that a manifest can hold.
+TEST_F(Factory, SettingsOfStagesAreInTheRecipesWords) {
+  const auto said = [&](const std::string& stage) {
+    const std::string settings = recipe("{use = " + stage + "}", "out", "work").stages.at(0).settings();
+    return data::canonical_json(settings, "settings");
+  };
+  EXPECT_EQ(said("\"language\", keep = [\"en\"], min_share = 0.7"),
+            R"({"keep":["en"],"min_share":"0.7","use":"language"})");
+  EXPECT_EQ(
+      said("\"near\", bands = 9, min_similarity = 0.85, prefer = \"longest\""),
+      R"({"bands":9,"min_similarity":"0.85","n":5,"parameters":"fineweb","prefer":"longest","rows":8,"use":"near"})");
+  EXPECT_EQ(said("\"quality\", rules = \"c4\", bounds = {words = [30, inf]}"),
+            R"({"bounds":{"words":[30,"inf"]},"rules":["c4"],"use":"quality"})");
+  for (const char* stage :
+       {"\"unicode\"", "\"c4_lines\"", "\"pii\"", "\"exact\"", "\"lines\"",
+        "\"label\", name = \"l\", pattern = \"x\"", "\"decontaminate\", sets = \"in/lines.jsonl\""})
+    EXPECT_NE(said(stage).find("\"use\":"), std::string::npos) << stage;
 }
 
 TEST_F(Factory, SourcesThatGiveNothingAreNamed) {

@@ -1,6 +1,7 @@
 #include "data/shard/dataset_diff.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -11,36 +12,60 @@ namespace stoker::data {
 namespace {
 using Json = nlohmann::json;
 
-void compare_settings(const Json& a, const Json& b, const std::string& path, std::vector<std::string>& out) {
-  if (a == b) return;
-  if (a.is_object() && b.is_object()) {
-    std::set<std::string> keys;
-    for (const auto& item : a.items()) keys.insert(item.key());
-    for (const auto& item : b.items()) keys.insert(item.key());
-    for (const auto& key : keys)
-      compare_settings(a.value(key, Json()), b.value(key, Json()), path.empty() ? key : path + "." + key,
-                       out);
-    return;
+// Of a list of named entries, such as the stages of a build: "near", "label web". Empty where an entry has no name or two have one.
+std::map<std::string, Json> by_name(const Json& list) {
+  std::map<std::string, Json> out;
+  for (const Json& entry : list) {
+    if (!entry.is_object() || !entry.value("use", Json()).is_string()) return {};
+    std::string name = entry["use"].get<std::string>();
+    if (const Json own = entry.value("name", Json()); own.is_string()) name += " " + own.get<std::string>();
+    if (!out.emplace(name, entry).second) return {};
   }
-  if (a.is_array() && b.is_array()) {
-    // Of two lists, such as the stages of a build, what one has and the other has not; all of both where only the order differs.
-    std::vector<std::string> found;
-    auto only_in = [&](const Json& list, const Json& other, bool gone) {
-      for (const auto& entry : list)
-        if (std::find(other.begin(), other.end(), entry) == other.end())
-          found.push_back(gone ? fmt::format("{}: {} -> nothing", path, entry.dump())
-                               : fmt::format("{}: nothing -> {}", path, entry.dump()));
-    };
-    only_in(a, b, true);
-    only_in(b, a, false);
-    if (!found.empty()) {
-      out.insert(out.end(), found.begin(), found.end());
+  return out;
+}
+
+class SettingsDiff {
+ public:
+  void compare(const Json& a, const Json& b, const std::string& path) {
+    if (a == b) return;
+    const size_t before = found_.size();
+    if (a.is_object() && b.is_object()) {
+      std::set<std::string> keys;
+      for (const auto& item : a.items()) keys.insert(item.key());
+      for (const auto& item : b.items()) keys.insert(item.key());
+      for (const auto& key : keys)
+        compare(a.value(key, Json()), b.value(key, Json()), path.empty() ? key : path + "." + key);
+    } else if (a.is_array() && b.is_array()) {
+      compare_lists(a, b, path);
+    }
+    // Where only the order differs, or the kind of value: both as they are.
+    if (found_.size() == before) note(a, b, path);
+  }
+  std::vector<std::string> take() { return std::move(found_); }
+
+ private:
+  void compare_lists(const Json& a, const Json& b, const std::string& path) {
+    const auto before = by_name(a), after = by_name(b);
+    if (before.empty() || after.empty()) {
+      for (const Json& entry : a)
+        if (std::find(b.begin(), b.end(), entry) == b.end()) note(entry, Json(), path);
+      for (const Json& entry : b)
+        if (std::find(a.begin(), a.end(), entry) == a.end()) note(Json(), entry, path);
       return;
     }
+    for (const auto& [name, entry] : before) {
+      const auto other = after.find(name);
+      compare(entry, other == after.end() ? Json() : other->second, path + "." + name);
+    }
+    for (const auto& [name, entry] : after)
+      if (!before.count(name)) note(Json(), entry, path + "." + name);
   }
-  out.push_back(fmt::format("{}: {} -> {}", path, a.is_null() ? "nothing" : a.dump(),
-                            b.is_null() ? "nothing" : b.dump()));
-}
+  void note(const Json& a, const Json& b, const std::string& path) {
+    const auto text = [](const Json& j) { return j.is_null() ? "nothing" : j.dump(); };
+    found_.push_back(fmt::format("{}: {} -> {}", path, text(a), text(b)));
+  }
+  std::vector<std::string> found_;
+};
 
 std::map<std::string, std::string> sources_of(const Dataset& dataset, io::FileSystem& fs) {
   std::map<std::string, std::string> out;  // "input/name" -> content hash
@@ -78,8 +103,9 @@ DatasetDiff diff_datasets(const Dataset& before, const Dataset& after, io::FileS
   DatasetDiff diff;
   diff.same = before.hash() == after.hash();
   if (diff.same) return diff;
-  compare_settings(Json::parse(before.manifest().settings), Json::parse(after.manifest().settings), "",
-                   diff.settings);
+  SettingsDiff settings;
+  settings.compare(Json::parse(before.manifest().settings), Json::parse(after.manifest().settings), "");
+  diff.settings = settings.take();
   diff.tokenizer_changed = before.manifest().tokenizer != after.manifest().tokenizer;
   diff.token_type_changed = before.manifest().token_type != after.manifest().token_type;
   const auto old_sources = sources_of(before, fs), new_sources = sources_of(after, fs);

@@ -293,6 +293,24 @@ TEST(DatasetDiff, OfListsWhatOneHasAndTheOtherHasNot) {
             (std::vector<std::string>{R"(stages: ["exact","near","pii"] -> ["near","exact","pii"])"}));
 }
 
+// The stages of a build, by the keys of the recipe.
+TEST(DatasetDiff, OfNamedEntriesSaysWhatChangedInThem) {
+  io::MemoryFileSystem fs;
+  auto with = [&](const std::string& dir, const std::string& stages) {
+    Manifest m = build_dataset(fs, dir);
+    m.settings = R"({"stages":[)" + stages + "]}";
+    put(fs, dir + "/manifest.json", m.to_json() + "\n");
+    return Dataset::open(fs, dir);
+  };
+  const Dataset before = with("a", R"({"use":"near","n":5,"rows":8},{"use":"exact"})");
+  const Dataset after = with("b", R"({"use":"near","n":13,"rows":8},{"use":"label","name":"web"})");
+  const Dataset turned = with("c", R"({"use":"exact"},{"use":"near","n":5,"rows":8})");
+  EXPECT_EQ(diff_datasets(before, after, fs).settings,
+            (std::vector<std::string>{R"(stages.exact: {"use":"exact"} -> nothing)", "stages.near.n: 5 -> 13",
+                                      R"(stages.label web: nothing -> {"name":"web","use":"label"})"}));
+  EXPECT_EQ(diff_datasets(before, turned, fs).settings.size(), 1u);
+}
+
 TEST(Manifest, RefusesWhatItDoesNotUnderstand) {
   io::MemoryFileSystem fs;
   const std::string good = build_dataset(fs, "d").to_json();

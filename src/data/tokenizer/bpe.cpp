@@ -105,13 +105,18 @@ size_t Bpe::merge_short(std::string_view piece, int32_t* tokens) const {
     least = _mm_min_epu32(least, _mm_shuffle_epi32(least, 0xB1));
     const auto best = static_cast<uint32_t>(_mm_cvtsi128_si32(least));
     if (best == kNone) break;
-    const size_t i = best & kPosition, gone = next[i], after = next[gone], before = previous[i];
-    tokens[i] = results_[best >> kPositionBits];
-    order[gone] = kNone;
-    next[i] = static_cast<uint8_t>(after);
-    previous[after] = static_cast<uint8_t>(i);
-    set(i, after < n ? ranks_.find(tokens[i], tokens[after]) : kNone);
-    if (i) set(before, ranks_.find(tokens[before], tokens[i]));
+    // Of a run (=====) the next one is right behind it, unless a pair that came about now goes before.
+    for (size_t i = best & kPosition;;) {
+      const size_t gone = next[i], after = next[gone], before = previous[i];
+      tokens[i] = results_[best >> kPositionBits];
+      order[gone] = kNone;
+      next[i] = static_cast<uint8_t>(after);
+      previous[after] = static_cast<uint8_t>(i);
+      set(i, after < n ? ranks_.find(tokens[i], tokens[after]) : kNone);
+      if (i) set(before, ranks_.find(tokens[before], tokens[i]));
+      if (after >= n || (order[after] ^ best) > kPosition || order[i] < best || order[before] < best) break;
+      i = after;
+    }
   }
   size_t count = 0;
   for (size_t i = 0; i < n; i = next[i]) tokens[count++] = tokens[i];

@@ -8,131 +8,11 @@
 #include <bit>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "base/hash.h"
 
 namespace stoker::tokenizer {
-
-EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string_view)>& whole, size_t bytes)
-    : bpe_(bpe),
-      whole_(whole),
-      table_bytes_(std::bit_floor(std::clamp(bytes, kLeastBytes, kMostBytes) * 2 / 5)),
-      bucket_mask_(table_bytes_ / sizeof(Bucket) - 1),
-      long_mask_(table_bytes_ / 256 - 1),
-      spill_limit_(table_bytes_ / 8),
-      long_key_limit_(table_bytes_ / 4) {
-  // Fresh from the system, so zero already; with room to align to huge pages, the rest given back.
-  void* const mapping =
-      mmap(nullptr, table_bytes_ + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapping == MAP_FAILED) throw std::bad_alloc();
-  auto* const begin = static_cast<char*>(mapping);
-  const size_t before = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
-  if (before) munmap(begin, before);
-  if (before < kHugePage) munmap(begin + before + table_bytes_, kHugePage - before);
-  madvise(begin + before, table_bytes_, MADV_HUGEPAGE);
-  buckets_ = reinterpret_cast<Bucket*>(begin + before);
-  spilled_.assign(kMaxKeyTokens, 0);
-  for (auto* tokens : {&tokens_, &filled_, &pending_tokens_})
-    tokens->resize((kBlockPieces + 1) * kMaxKeyTokens);
-  pending_counts_.resize(kBlockPieces);
-  gaps_.resize(kBlockPieces);
-  pending_.resize(kBlockPieces);
-  pending_slots_.resize(kBlockPieces);
-}
-
-EncodeCache::~EncodeCache() { munmap(static_cast<void*>(buckets_), table_bytes_); }
-
-void EncodeCache::clear() {
-  std::memset(static_cast<void*>(buckets_), 0, table_bytes_);
-  spilled_.assign(kMaxKeyTokens, 0);
-  gap_count_ = pending_count_ = settled_count_ = 0;
-}
-
-void EncodeCache::fresh(std::string_view piece, std::vector<int32_t>& tokens) {
-  const int32_t id = whole_ ? whole_(piece) : -1;
-  if (id >= 0) tokens.push_back(id);
-  else bpe_.merge(piece, tokens);
-}
-
-// The slot of a piece that is not in its home bucket; it may be pending.
-const EncodeCache::Slot* EncodeCache::find_or_add(size_t home, PieceKey key, std::string_view piece) {
-  Slot* place = nullptr;
-  for (size_t probe = 0; probe < kProbes && !place; ++probe) {
-    for (Slot& slot : buckets_[(home + probe) & bucket_mask_].slot) {
-      if (slot.key == key) return &slot;
-      if (!slot.key.high) {
-        place = &slot;
-        break;
-      }
-    }
-  }
-  // The first comer of a bucket tends to be a frequent one: it stays.
-  if (!place) place = &buckets_[home].slot[1];
-  if (place->count == kPending) settle();
-  if (const int32_t id = whole_ ? whole_(piece) : -1; id >= 0) {
-    *place = {key, {id}, 1};
-  } else {
-    *place = {key, {static_cast<int32_t>(pending_count_)}, kPending};
-    pending_[pending_count_] = key;
-    pending_slots_[pending_count_++] = place;
-  }
-  return place;
-}
-
-// Merges what is pending and has no tokens yet.
-void EncodeCache::settle() {
-  const size_t done = settled_count_;
-  if (done == pending_count_) return;
-  bpe_.merge_keys(pending_.data() + done, pending_count_ - done,
-                  pending_tokens_.data() + done * kMaxKeyTokens, pending_counts_.data() + done);
-  settled_count_ = pending_count_;
-  for (size_t i = done; i < pending_count_; ++i) {
-    Slot& slot = *pending_slots_[i];
-    const int32_t* const tokens = pending_tokens_.data() + i * kMaxKeyTokens;
-    slot.count = pending_counts_[i];
-    if (slot.count <= kInline) {
-      std::memcpy(slot.tokens, tokens, sizeof slot.tokens);
-    } else {
-      // As many as a key can have are copied from there, whatever the count.
-      const size_t at = spilled_.size() - kMaxKeyTokens;
-      spilled_.resize(spilled_.size() + static_cast<size_t>(slot.count));
-      std::memcpy(spilled_.data() + at, tokens, static_cast<size_t>(slot.count) * sizeof(int32_t));
-      slot.tokens[0] = static_cast<int32_t>(at);
-    }
-  }
-}
-
-void EncodeCache::encode_long(std::string_view piece, std::vector<int32_t>& out) {
-  if (piece.size() > kLongest) return fresh(piece, out);
-  if (long_slots_.empty()) long_slots_.resize(long_mask_ + 1);
-  const uint64_t hash = hash64(piece);
-  size_t home = hash & long_mask_, at = home;
-  for (size_t probe = 0; probe < kProbes; ++probe, at = (at + 1) & long_mask_) {
-    const LongSlot& slot = long_slots_[at];
-    if (slot.hash == hash && slot.length == piece.size() &&
-        std::memcmp(long_keys_.data() + slot.key, piece.data(), piece.size()) == 0) {
-      const int32_t* first = long_tokens_.data() + slot.tokens;
-      out.insert(out.end(), first, first + slot.count);
-      return;
-    }
-    if (!slot.length) {
-      home = at;
-      break;
-    }
-  }
-  scratch_.clear();
-  fresh(piece, scratch_);
-  out.insert(out.end(), scratch_.begin(), scratch_.end());
-  if (long_keys_.size() > long_key_limit_ || long_tokens_.size() > spill_limit_) {
-    std::fill(long_slots_.begin(), long_slots_.end(), LongSlot{});
-    long_keys_.clear();
-    long_tokens_.clear();
-  }
-  long_slots_[home] = {hash, static_cast<uint32_t>(long_keys_.size()), static_cast<uint32_t>(piece.size()),
-                       static_cast<uint32_t>(long_tokens_.size()), static_cast<uint32_t>(scratch_.size())};
-  long_keys_.insert(long_keys_.end(), piece.begin(), piece.end());
-  long_tokens_.insert(long_tokens_.end(), scratch_.begin(), scratch_.end());
-}
 
 namespace {
 
@@ -163,9 +43,106 @@ inline uint32_t hash_vector(__m128i key) {
   return static_cast<uint32_t>(_mm_crc32_u64(low, static_cast<uint64_t>(_mm_extract_epi64(key, 1))));
 }
 
+inline __m128i as_vector(const PieceKey& key) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(&key));
+}
+
 inline bool same(__m128i a, __m128i b) { return _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xFFFF; }
 
+// Returns which of them are below zero.
+inline unsigned copy_sixteen(const int32_t* from, int32_t* to) {
+  __m128i four[4];
+  for (int i = 0; i < 4; ++i) {
+    four[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from) + i);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to) + i, four[i]);
+  }
+  const __m128i low = _mm_packs_epi32(four[0], four[1]), high = _mm_packs_epi32(four[2], four[3]);
+  return static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(low, high)));
+}
+
+// Fresh from the system, so zero already, and aligned to huge pages: with room to align, the rest given back.
+void* map_zeroed(size_t bytes, size_t huge_page) {
+  void* const mapping =
+      mmap(nullptr, bytes + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) throw std::bad_alloc();
+  auto* const begin = static_cast<char*>(mapping);
+  const size_t before = (huge_page - reinterpret_cast<uintptr_t>(begin) % huge_page) % huge_page;
+  if (before) munmap(begin, before);
+  if (before < huge_page) munmap(begin + before + bytes, huge_page - before);
+  madvise(begin + before, bytes, MADV_HUGEPAGE);
+  return begin + before;
+}
+
 }  // namespace
+
+EncodeCache::EncodeCache(const Bpe& bpe, const std::function<int32_t(std::string_view)>& whole,
+                         std::span<const KnownPiece> known, size_t bytes)
+    : bpe_(bpe),
+      whole_(whole),
+      table_slots_(std::bit_floor(std::clamp(bytes, kLeastBytes, kMostBytes) * 2 / 5) / sizeof(Slot)),
+      most_long_(table_slots_ / 8),
+      spill_limit_(table_slots_ * 4),
+      long_key_limit_(table_slots_ * 8),
+      known_(known.first(std::min<size_t>(known.size(), table_slots_ / 8))) {
+  slots_ = static_cast<Slot*>(map_zeroed(table_slots_ * sizeof(Slot), kHugePage));
+  new_slots_.resize(kBlockPieces);
+  new_keys_.resize(kBlockPieces);
+  new_counts_.resize(kBlockPieces);
+  for (auto* tokens : {&tokens_, &filled_, &new_tokens_}) tokens->resize((kBlockPieces + 2) * kMaxKeyTokens);
+  long_slots_.resize(std::min(kFirstLong, most_long_));
+  start();
+}
+
+EncodeCache::~EncodeCache() { munmap(static_cast<void*>(slots_), table_slots_ * sizeof(Slot)); }
+
+// What an empty table knows.
+void EncodeCache::start() {
+  spilled_.assign(kMaxKeyTokens, 0);
+  for (const KnownPiece& known : known_)
+    if (Slot* const slot = place(home_of(known.key), known.key); slot && !slot->key.high)
+      *slot = {known.key, {known.token}, 1};
+}
+
+void EncodeCache::clear() {
+  std::memset(static_cast<void*>(slots_), 0, table_slots_ * sizeof(Slot));
+  start();
+}
+
+uint32_t EncodeCache::home_of(PieceKey key) const { return hash_vector(as_vector(key)) & (table_slots_ - 2); }
+
+// Where the key is or belongs; nullptr where there is no room for it.
+EncodeCache::Slot* EncodeCache::place(uint32_t home, PieceKey key) const {
+  for (uint32_t probe = 0; probe < 2 * kProbes; ++probe) {
+    Slot& slot = slots_[(home + probe) & (table_slots_ - 1)];
+    if (slot.key == key || !slot.key.high) return &slot;
+  }
+  return nullptr;
+}
+
+// The slot of a piece that is not in its home bucket.
+const EncodeCache::Slot& EncodeCache::find_or_add(uint32_t home, PieceKey key, std::string_view piece) {
+  Slot* slot = place(home, key);
+  if (slot && slot->key.high) return *slot;
+  // The first comer of a bucket tends to be a frequent one: it stays.
+  if (!slot) slot = slots_ + home + 1;
+  if (const int32_t id = whole_ ? whole_(piece) : -1; id >= 0) {
+    *slot = {key, {id}, 1};
+  } else {
+    *slot = {key, {kNew + static_cast<int32_t>(new_count_)}, 1};
+    new_keys_[new_count_] = key;
+    new_slots_[new_count_++] = slot;
+  }
+  return *slot;
+}
+
+int32_t EncodeCache::add_long(std::string_view piece) {
+  const bool kept = piece.size() <= kLongest;
+  const uint64_t hash = kept ? hash64(piece) : 0;
+  if (kept) __builtin_prefetch(&long_slots_[hash & (long_slots_.size() - 1)]);
+  long_pieces_.push_back({piece, hash, kept, 0, 0});
+  long_bytes_ += piece.size();
+  return kLong + static_cast<int32_t>(long_pieces_.size() - 1);
+}
 
 // Room for about what is to come, on huge pages: taking it from the system a small page at a time is a sixth of a first pass.
 void EncodeCache::make_room(std::vector<int32_t>& out, size_t more) {
@@ -179,29 +156,36 @@ void EncodeCache::make_room(std::vector<int32_t>& out, size_t more) {
 void EncodeCache::encode(const PieceFinder& find, std::string_view text, std::vector<int32_t>& out) {
   if (text.size() >= 4 * kHugePage) make_room(out, text.size() / 5);  // tokens of five bytes
   try {
-    for (size_t begin = 0; begin < text.size();) begin = encode_block(find, text, begin, out);
+    for (size_t begin = 0; begin < text.size();) {
+      begin = encode_known(find, text, begin);
+      merge_new();
+      merge_long();
+      append_block(out);
+      end_block();
+    }
   } catch (...) {
-    clear();  // slots may be pending
+    end_block();
+    clear();  // slots may have no tokens yet
     throw;
   }
 }
 
-// Encodes the next kBlockPieces pieces and returns where they end.
-size_t EncodeCache::encode_block(const PieceFinder& find, std::string_view text, size_t begin,
-                                 std::vector<int32_t>& out) {
+// The next pieces, about a block of them, with placeholders where they are new or long; returns where they end.
+size_t EncodeCache::encode_known(const PieceFinder& find, std::string_view text, size_t begin) {
   size_t ends[kPieceBatch];
   __m128i keys[kPieceBatch];
   uint32_t homes[kPieceBatch];
-  if (spilled_.size() > spill_limit_) clear();
+  const auto bucket_mask = static_cast<uint32_t>(table_slots_ - 2);
   int32_t* to = tokens_.data();
-  for (size_t batch = 0; batch < kBlockPieces / kPieceBatch && begin < text.size(); ++batch) {
+  for (size_t pieces = 0;
+       pieces + kPieceBatch <= kBlockPieces && long_bytes_ < spill_limit_ / 4 && begin < text.size();) {
     const size_t count = find(text, begin, ends, kPieceBatch);
     // First all keys, so that the table's cache lines are under way when they are looked at.
     size_t at = begin, safe = 0;
     auto take = [&](size_t i, __m128i key) {
       keys[i] = key;
-      homes[i] = hash_vector(key) & bucket_mask_;
-      __builtin_prefetch(buckets_ + homes[i]);
+      homes[i] = hash_vector(key) & bucket_mask;
+      __builtin_prefetch(slots_ + homes[i]);
       at = ends[i];
     };
     if (ends[count - 1] + 16 <= text.size()) [[likely]]
@@ -212,65 +196,146 @@ size_t EncodeCache::encode_block(const PieceFinder& find, std::string_view text,
       take(safe, vector_key(bytes, ends[safe] - at));
     }
     for (size_t i = 0; i < count; ++i) {
-      const Slot* slot = &buckets_[homes[i]].slot[0];
+      const Slot* slot = slots_ + homes[i];
       // Which of the two it is cannot be predicted, so it is computed.
-      auto is = [&](const Slot& s) {
-        return same(_mm_load_si128(reinterpret_cast<const __m128i*>(&s)), keys[i]);
-      };
-      const bool first = is(slot[0]), second = is(slot[1]);
+      const bool first = same(as_vector(slot[0].key), keys[i]),
+                 second = same(as_vector(slot[1].key), keys[i]);
       slot += !first;
       if (!(first | second)) [[unlikely]] {
         const size_t from = i ? ends[i - 1] : begin;
         const std::string_view piece = text.substr(from, ends[i] - from);
         if (piece.size() > kMaxKeyBytes) {
-          gaps_[gap_count_++] = {piece.data(), piece.size(), static_cast<uint32_t>(to - tokens_.data())};
+          *to++ = add_long(piece);
           continue;
         }
         PieceKey key;
         std::memcpy(static_cast<void*>(&key), keys + i, sizeof key);
-        slot = find_or_add(homes[i], key, piece);
+        slot = &find_or_add(homes[i], key, piece);
       }
-      if (slot->count <= kInline) [[likely]] {
+      if (slot->count <= kInline) [[likely]]
         // The count goes along as a fourth value that the next one overwrites.
         _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                          _mm_load_si128(reinterpret_cast<const __m128i*>(slot->tokens)));
-        to += slot->count;
-      } else if (slot->count == kPending) {
-        gaps_[gap_count_++] = {nullptr, static_cast<size_t>(slot->tokens[0]),
-                               static_cast<uint32_t>(to - tokens_.data())};
-      } else {
-        std::memcpy(to, spilled_.data() + slot->tokens[0], kMaxKeyTokens * sizeof(int32_t));
-        to += slot->count;
-      }
+      else std::memcpy(to, spilled_.data() + slot->tokens[0], kMaxKeyTokens * sizeof(int32_t));
+      to += slot->count;
     }
+    pieces += count;
     begin = ends[count - 1];
   }
-  settle();
-  emit(to, out);
+  token_count_ = static_cast<size_t>(to - tokens_.data());
   return begin;
 }
 
-// Appends the block's tokens, the gaps filled.
-void EncodeCache::emit(const int32_t* end, std::vector<int32_t>& out) {
-  const int32_t* done = tokens_.data();
-  int32_t* to = filled_.data();
-  for (size_t g = 0; g < gap_count_; ++g) {
-    const Gap& gap = gaps_[g];
-    const int32_t* const upto = tokens_.data() + gap.at;
-    to = std::copy(done, upto, to);
-    done = upto;
-    if (gap.piece) {
-      out.insert(out.end(), filled_.data(), to);
-      to = filled_.data();
-      encode_long({gap.piece, gap.number}, out);
+void EncodeCache::merge_new() {
+  bpe_.merge_keys(new_keys_.data(), new_count_, new_tokens_.data(), new_counts_.data());
+  for (size_t i = 0; i < new_count_; ++i) {
+    Slot& slot = *new_slots_[i];
+    if (slot.key != new_keys_[i]) continue;  // another took its place
+    const int32_t* const tokens = new_tokens_.data() + i * kMaxKeyTokens;
+    slot.count = new_counts_[i];
+    if (slot.count <= kInline) {
+      std::memcpy(slot.tokens, tokens, sizeof slot.tokens);
     } else {
-      std::memcpy(to, pending_tokens_.data() + gap.number * kMaxKeyTokens, kMaxKeyTokens * sizeof(int32_t));
-      to += pending_counts_[gap.number];
+      // As many as a key can have are copied from there, whatever the count.
+      const size_t at = spilled_.size() - kMaxKeyTokens;
+      spilled_.resize(spilled_.size() + static_cast<size_t>(slot.count));
+      std::memcpy(spilled_.data() + at, tokens, static_cast<size_t>(slot.count) * sizeof(int32_t));
+      slot.tokens[0] = static_cast<int32_t>(at);
     }
   }
-  out.insert(out.end(), filled_.data(), to);
-  out.insert(out.end(), done, end);
-  gap_count_ = pending_count_ = settled_count_ = 0;
+}
+
+// Where the piece is or belongs: an empty slot near its home, else its home.
+EncodeCache::LongSlot& EncodeCache::long_place(uint64_t hash, std::string_view piece) {
+  const size_t mask = long_slots_.size() - 1;
+  for (size_t probe = 0; probe < kProbes; ++probe) {
+    LongSlot& slot = long_slots_[(hash + probe) & mask];
+    if (!slot.length || (slot.hash == hash && slot.length == piece.size() &&
+                         std::memcmp(long_keys_.data() + slot.key, piece.data(), piece.size()) == 0))
+      return slot;
+  }
+  LongSlot& home = long_slots_[hash & mask];
+  home.length = 0;
+  return home;
+}
+
+void EncodeCache::merge_long() {
+  for (LongPiece& p : long_pieces_) {
+    LongSlot* const slot = p.kept ? &long_place(p.hash, p.piece) : nullptr;
+    if (slot && slot->length) {
+      p.begin = slot->tokens;
+      p.count = slot->count;
+      continue;
+    }
+    std::vector<int32_t>& tokens = p.kept ? long_tokens_ : block_tokens_;
+    p.begin = tokens.size();
+    if (const int32_t id = whole_ ? whole_(p.piece) : -1; id >= 0) tokens.push_back(id);
+    else bpe_.merge(p.piece, tokens);
+    p.count = tokens.size() - p.begin;
+    if (!slot) continue;
+    *slot = {p.hash, static_cast<uint32_t>(long_keys_.size()), static_cast<uint32_t>(p.piece.size()),
+             static_cast<uint32_t>(p.begin), static_cast<uint32_t>(p.count)};
+    long_keys_.insert(long_keys_.end(), p.piece.begin(), p.piece.end());
+    if (++long_kept_ > long_slots_.size() / 2 && long_slots_.size() < most_long_) grow_long();
+  }
+}
+
+void EncodeCache::grow_long() {
+  const std::vector<LongSlot> old = std::exchange(long_slots_, std::vector<LongSlot>(long_slots_.size() * 4));
+  for (const LongSlot& slot : old)
+    if (slot.length) long_place(slot.hash, {long_keys_.data() + slot.key, slot.length}) = slot;
+}
+
+// Appends the block's tokens, with what the placeholders stand for.
+void EncodeCache::append_block(std::vector<int32_t>& out) {
+  const int32_t* from = tokens_.data();
+  if (!new_count_ && long_pieces_.empty()) {
+    out.insert(out.end(), from, from + token_count_);
+    return;
+  }
+  tokens_[token_count_] = kEnd;
+  int32_t* to = filled_.data();
+  const auto flush = [&] {
+    out.insert(out.end(), filled_.data(), to);
+    to = filled_.data();
+  };
+  for (;;) {
+    // Sixteen at a time up to the next placeholder: what is behind it is written over.
+    const unsigned below_zero = copy_sixteen(from, to);
+    const int known = below_zero ? std::countr_zero(below_zero) : 16;
+    from += known;
+    to += known;
+    if (!below_zero) continue;
+    const int32_t placeholder = *from++;
+    if (placeholder == kEnd) return flush();
+    if (placeholder < kLong) {
+      const auto i = static_cast<size_t>(placeholder - kNew);
+      std::memcpy(to, new_tokens_.data() + i * kMaxKeyTokens, kMaxKeyTokens * sizeof(int32_t));
+      to += new_counts_[i];
+    } else {
+      const LongPiece& p = long_pieces_[static_cast<size_t>(placeholder - kLong)];
+      const int32_t* const first = (p.kept ? long_tokens_ : block_tokens_).data() + p.begin;
+      if (p.count > kMaxKeyTokens) flush();
+      if (p.count > kMaxKeyTokens) out.insert(out.end(), first, first + p.count);
+      else to = std::copy_n(first, p.count, to);
+    }
+  }
+}
+
+void EncodeCache::end_block() {
+  token_count_ = new_count_ = long_bytes_ = 0;
+  long_pieces_.clear();
+  block_tokens_.clear();
+  if (block_tokens_.capacity() > spill_limit_) block_tokens_.shrink_to_fit();
+  if (spilled_.size() > spill_limit_) clear();
+  if (long_keys_.size() > long_key_limit_ || long_tokens_.size() > spill_limit_) forget_long();
+}
+
+void EncodeCache::forget_long() {
+  std::fill(long_slots_.begin(), long_slots_.end(), LongSlot{});
+  long_keys_.clear();
+  long_tokens_.clear();
+  long_kept_ = 0;
 }
 
 }  // namespace stoker::tokenizer

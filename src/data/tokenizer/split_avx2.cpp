@@ -6,7 +6,12 @@
 namespace stoker::tokenizer {
 namespace {
 
-ClassMasks classes(const uint8_t* s) {
+struct Avx2 {
+  static ClassMasks classes(const uint8_t* s);
+  static size_t positions(uint64_t bits, size_t base, size_t* to);
+};
+
+ClassMasks Avx2::classes(const uint8_t* s) {
   const __m256i v[2] = {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(s)),
                         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(s + 32))};
   auto join = [&](auto&& test) {
@@ -36,8 +41,14 @@ ClassMasks classes(const uint8_t* s) {
   return m;
 }
 
+size_t Avx2::positions(uint64_t bits, size_t base, size_t* to) {
+  const size_t* const first = to;
+  for (; bits; bits &= bits - 1) *to++ = base + static_cast<size_t>(lowest(bits));
+  return static_cast<size_t>(to - first);
+}
+
 }  // namespace
 
-FindWindowed avx2_finder(SplitPattern pattern) { return windowed_finder<classes>(pattern); }
+FindWindowed avx2_finder(SplitPattern pattern) { return windowed_finder<Avx2>(pattern); }
 
 }  // namespace stoker::tokenizer

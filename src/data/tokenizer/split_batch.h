@@ -31,7 +31,7 @@ class PieceFinder {
   size_t (*scalar_)(const uint8_t*, size_t, size_t);
 };
 
-inline constexpr size_t kPieceBatch = 128;
+inline constexpr size_t kPieceBatch = 192;
 
 // Calls body(piece) for all of text.
 template <typename Body>

@@ -1,6 +1,6 @@
 // data/tokenizer/split_window.h
 // Splitting 64 bytes at a time: character classes as bit masks, piece starts by arithmetic on them. Included by one
-// translation unit per instruction set, which supplies Classes(bytes); everything here has internal linkage, so that
+// translation unit per instruction set, which supplies Simd (below); everything here has internal linkage, so that
 // code for one instruction set is never merged with another's. Private to this room.
 //
 // A window starts where a piece starts, so nothing before it matters. Bit i says what is true of byte i. Within a
@@ -98,54 +98,53 @@ inline uint64_t certain(uint64_t starts, const ClassMasks& m) {
   // A slash sticks to line ends that stick to symbols; an apostrophe and a long s belong to the word before them.
   if constexpr (P == SplitPattern::kO200k)
     stop |= (m.slash & m.newline << 1) | (m.apostrophe & (m.not_ascii >> 1 | uint64_t{1} << 63));
-  uint64_t known = ~uint64_t{0};
-  if (stop) known = (stop & -stop) - 1;
+  const uint64_t known = (stop & -stop) - 1;  // all ones where nothing stops
   // known is 0...01...1. The run of whitespace at its top, if there is one, keeps its first bit only.
   const uint64_t solid = known & ~m.space;
   if (!solid) return 0;
-  const int top = 63 - __builtin_clzll(solid);
-  const uint64_t last_start = top < 63 ? uint64_t{2} << top : 0;
-  return starts & known & (((uint64_t{2} << top) - 1) | last_start) & ~uint64_t{1};
+  const uint64_t behind = uint64_t{1} << (63 - __builtin_clzll(solid)) << 1;
+  return starts & known & ((behind - 1) | behind) & ~uint64_t{1};
 }
 
-template <SplitPattern P, ClassMasks (*Classes)(const uint8_t*)>
+template <SplitPattern P, typename Simd>
 size_t find_windowed(const uint8_t* s, size_t n, size_t begin, size_t* ends, size_t most, ScalarEnd scalar) {
   constexpr size_t kReadable = 64 + 2;  // a contraction is looked for up to two bytes behind the window
   size_t count = 0;
-  while (begin + kReadable <= n && count < most) {
-    const ClassMasks m = Classes(s + begin);
-    uint64_t starts = certain<P>(piece_starts<P>(m, s + begin), m);
+  while (begin + kReadable <= n && count + 64 <= most) {
+    const ClassMasks m = Simd::classes(s + begin);
+    const uint64_t starts = certain<P>(piece_starts<P>(m, s + begin), m);
     if (!starts) {
       ends[count++] = begin = scalar(s, n, begin);
       continue;
     }
-    const size_t base = begin;
-    do {
-      ends[count++] = begin = base + static_cast<size_t>(lowest(starts));
-      starts &= starts - 1;
-    } while (starts && count < most);
+    count += Simd::positions(starts, begin, ends + count);
+    begin += static_cast<size_t>(63 - __builtin_clzll(starts));
   }
-  while (begin < n && count < most) ends[count++] = begin = scalar(s, n, begin);
+  // What is left has no window, or no room for all that one may hold: unless nothing was found it waits for the next call.
+  for (const size_t last = count ? count : most; begin < n && count < last;)
+    ends[count++] = begin = scalar(s, n, begin);
   return count;
 }
 
-template <ClassMasks (*Classes)(const uint8_t*)>
+// Simd::classes(bytes) of the 64 at hand; Simd::positions(bits, base, to) writes base + the place of each bit and returns how
+// many there are: room for 64 at `to`.
+template <typename Simd>
 constexpr auto windowed_finder(SplitPattern pattern) {
   switch (pattern) {
     case SplitPattern::kGpt2:
-      return find_windowed<SplitPattern::kGpt2, Classes>;
+      return find_windowed<SplitPattern::kGpt2, Simd>;
     case SplitPattern::kLlama3:
-      return find_windowed<SplitPattern::kLlama3, Classes>;
+      return find_windowed<SplitPattern::kLlama3, Simd>;
     case SplitPattern::kQwen2:
-      return find_windowed<SplitPattern::kQwen2, Classes>;
+      return find_windowed<SplitPattern::kQwen2, Simd>;
     case SplitPattern::kQwen35:
-      return find_windowed<SplitPattern::kQwen35, Classes>;
+      return find_windowed<SplitPattern::kQwen35, Simd>;
     case SplitPattern::kCl100k:
-      return find_windowed<SplitPattern::kCl100k, Classes>;
+      return find_windowed<SplitPattern::kCl100k, Simd>;
     case SplitPattern::kO200k:
       break;
   }
-  return find_windowed<SplitPattern::kO200k, Classes>;
+  return find_windowed<SplitPattern::kO200k, Simd>;
 }
 
 }  // namespace

@@ -82,6 +82,7 @@ struct Tokenizer::State {
   AddedTokenMatcher raw_matcher, normalized_matcher;
   Bpe bpe;
   PieceFinder find;
+  std::vector<KnownPiece> known;  // the vocabulary's words that are pieces of their own, by id
   std::function<int32_t(std::string_view)> whole;  // with ignore_merges: the token that is the piece, or -1
 
   // Each encoding thread works with a cache of its own; they are kept for the next one.
@@ -92,7 +93,7 @@ struct Tokenizer::State {
     explicit Lease(const State& s) : state(s) {
       std::lock_guard lock(s.idle_mutex);
       if (s.idle.empty()) {
-        cache = std::make_unique<EncodeCache>(s.bpe, s.whole, s.cache_bytes);
+        cache = std::make_unique<EncodeCache>(s.bpe, s.whole, s.known, s.cache_bytes);
       } else {
         cache = std::move(s.idle.back());
         s.idle.pop_back();
@@ -106,6 +107,32 @@ struct Tokenizer::State {
     std::unique_ptr<EncodeCache> cache;
   };
 };
+
+namespace {
+
+// The words of the vocabulary that encoding gives back as themselves. Not all do: one may be out of reach of the merges.
+std::vector<KnownPiece> known_pieces(const Definition& d, const Bpe& bpe) {
+  const auto alphabet = byte_tokens(d);
+  const auto has_token = [&](char byte) { return alphabet[static_cast<uint8_t>(byte)] >= 0; };
+  std::vector<KnownPiece> known;
+  std::vector<PieceKey> keys;
+  for (const auto& e : d.vocab) {
+    if (e.literal || e.bytes.empty() || e.bytes.size() > kMaxKeyBytes) continue;
+    if (!d.ignore_merges && !std::all_of(e.bytes.begin(), e.bytes.end(), has_token)) continue;
+    keys.push_back(make_key(e.bytes.data(), e.bytes.size(), e.bytes.size()));
+    known.push_back({keys.back(), e.id});
+  }
+  if (d.ignore_merges) return known;
+  std::vector<int32_t> tokens(keys.size() * kMaxKeyTokens), counts(keys.size());
+  bpe.merge_keys(keys.data(), keys.size(), tokens.data(), counts.data());
+  size_t kept = 0;
+  for (size_t i = 0; i < known.size(); ++i)
+    if (counts[i] == 1 && tokens[i * kMaxKeyTokens] == known[i].token) known[kept++] = known[i];
+  known.resize(kept);
+  return known;
+}
+
+}  // namespace
 
 Tokenizer::State::State(Definition d)
     : definition((check_definition(d), std::move(d))),
@@ -126,6 +153,7 @@ Tokenizer::State::State(Definition d)
     bytes[static_cast<size_t>(e.id)] = e.bytes;
     if (!e.literal) vocab_ids.emplace(e.bytes, e.id);
   }
+  known = known_pieces(definition, bpe);
   std::vector<AddedToken> parts[2];
   std::vector<std::string> contents[2];
   for (const auto& a : definition.added) {

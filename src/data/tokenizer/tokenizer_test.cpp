@@ -161,7 +161,8 @@ TEST(Bpe, ShortAndLongPiecesFollowTheDefinition) {
   for (int i = 0; i < 300; ++i) {
     std::string piece;
     for (size_t size = 1 + random() % (i % 3 ? 20 : 130); piece.size() < size;)
-      piece += i % 5 ? likely[random() % likely.size()] : static_cast<char>(random());
+      piece.append(i % 7 ? 1 : random() % 40,
+                   i % 5 ? likely[random() % likely.size()] : static_cast<char>(random()));
     std::vector<int32_t> tokens;
     bpe.merge(piece, tokens);
     ASSERT_EQ(tokens, merge_plainly(t.definition(), piece)) << testing::PrintToString(piece);
@@ -179,6 +180,20 @@ TEST(Bpe, ShortAndLongPiecesFollowTheDefinition) {
         ASSERT_EQ(std::vector<int32_t>(first, first + counts[i]), expected[i]) << i << " of " << count;
       }
     }
+}
+
+// In a run of one character the next merge is often right behind the last, but not where the last made a pair of a lower rank.
+TEST(Bpe, InARunAPairThatCameAboutMayGoBefore) {
+  for (const char* merges : {R"(["a a", "aa a"])", R"(["aa a", "a a"])", R"(["aa aa", "a a", "aa a"])"}) {
+    const auto t = Tokenizer::from_json(
+        std::string(
+            R"({"model": {"type": "BPE", "vocab": {"a": 0, "aa": 1, "aaa": 2, "aaaa": 3}, "merges": )") +
+        merges + R"(}, "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}})");
+    for (size_t size = 1; size < 90; ++size) {
+      const std::string run(size, 'a');
+      ASSERT_EQ(t.encode(run), merge_plainly(t.definition(), run)) << merges << " " << size;
+    }
+  }
 }
 
 TEST(PairRanks, FindsEveryPairAndNoOther) {

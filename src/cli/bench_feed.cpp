@@ -152,15 +152,18 @@ class Folder {
     data::DatasetWriterOptions options;
     options.shard_bytes = shard_bytes;
     data::DatasetWriter writer(fs, path_ + "/set", data::TokenType::kUint16, options);
-    std::vector<int32_t> tokens(kDocument);
-    const auto documents = static_cast<uint64_t>(megabytes) * 1'000'000 / (2 * kDocument);
-    for (uint64_t d = 0; d < documents; ++d) {
-      for (size_t i = 0; i + 4 < kDocument; i += 4) {
+    // Of different lengths, or all shards would have one index and one packing: files are kept by their content.
+    const uint64_t wanted = static_cast<uint64_t>(megabytes) * 1'000'000 / 2;
+    uint64_t written = 0;
+    std::vector<int32_t> tokens;
+    for (uint64_t d = 0; written < wanted; ++d, written += tokens.size()) {
+      tokens.resize(kDocument / 2 + random_u64({8, d}, 0) % kDocument);
+      for (size_t i = 0; i + 4 < tokens.size(); i += 4) {
         const auto four = philox({9, d}, i);
         for (size_t k = 0; k < 4; ++k) tokens[i + k] = static_cast<int32_t>(1 + four[k] % 49999);
       }
       tokens.back() = 0;
-      writer.add("train", tokens, {hash128(&d, sizeof d), 4 * kDocument, d, 0});
+      writer.add("train", tokens, {hash128(&d, sizeof d), 4 * tokens.size(), d, 0});
     }
     data::Manifest m;
     m.tokenizer = {writer.add_file("tokenizer.json", "{}"), 50000, 0, -1};

@@ -10,8 +10,6 @@
 namespace stoker::checkpoint {
 namespace {
 
-constexpr const char* kReplayName = "replay.json";
-
 std::string damaged_block(const Piece& p, const std::string& path, uint64_t block) {
   const uint64_t begin = p.offset + block * kBlockBytes;
   const uint64_t end = std::min(begin + kBlockBytes, p.offset + p.bytes);

@@ -9,9 +9,9 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <future>
 
+#include "base/expect_error.h"
 #include "base/random.h"
 #include "base/threads.h"
 #include "checkpoint/background_writer.h"
@@ -86,16 +86,6 @@ TrainingState state_at(int64_t step) {
   s.recipe = "x = \"ü\"\n";
   s.trainer = R"({"loss":1.5})";
   return s;
-}
-
-Error error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return {ErrorKind::kInternal, ""};
 }
 
 SaveOutcome save(Store& store, Model& model, int64_t step, Clock& clock = system_clock(),

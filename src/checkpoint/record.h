@@ -17,6 +17,7 @@ inline constexpr uint64_t kBlockBytes =
     uint64_t{4} << 20;  // unit of verification: a damaged place is known to this precision
 inline constexpr const char* kCommitName = "COMMIT";
 inline constexpr const char* kStateName = "state.json";
+inline constexpr const char* kReplayName = "replay.json";
 
 enum class Part { kWeights, kOptimizer };
 std::string_view to_string(Part part);

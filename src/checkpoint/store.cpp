@@ -7,7 +7,6 @@
 namespace stoker::checkpoint {
 namespace {
 constexpr const char* kPinName = "PINNED";
-constexpr const char* kReplayName = "replay.json";
 }  // namespace
 
 Store::Store(io::FileSystem& fs, std::string directory, int keep_last)

@@ -28,7 +28,7 @@ namespace stoker::cli {
 namespace {
 using Json = nlohmann::json;
 
-struct Flags {
+struct FeedBenchFlags {
   double samples = 1e10, delay_ms = 50, step_ms = 250, seconds = 10;
   int64_t length = 2048, rows = 8, plan_rows = 64, mb = 96, cache_mb = 24;
   bool start_only = false, plan_only = false, json = false;
@@ -61,7 +61,7 @@ class MadeUpShards final : public data::ShardSource {
   uint64_t per_shard_;
 };
 
-Json bench_start(const Flags& f) {
+Json bench_start(const FeedBenchFlags& f) {
   constexpr uint64_t kPerShard = kDocument * 1'500'000;  // about 2 GB of uint16
   const auto tokens = static_cast<uint64_t>(f.samples * static_cast<double>(f.length));
   const uint64_t shards = std::max<uint64_t>(1, (tokens + kPerShard - 1) / kPerShard);
@@ -182,7 +182,7 @@ class Folder {
   std::string path_;
 };
 
-Json bench_wait(const Flags& f) {
+Json bench_wait(const FeedBenchFlags& f) {
   const Folder folder(f.mb, uint64_t{16} << 20);
   net::FileServer server({folder.path(), "127.0.0.1", 0, f.delay_ms / 1000});
   auto& fs = io::real_file_system();
@@ -270,7 +270,7 @@ class RowsNotAhead final : public data::ShardSource {
 
 // The first step over many shards of a far dataset with a packing plan, nothing cached: the plan's rows of all shards read ahead
 // side by side, and fetched one after the other.
-Json bench_plan(const Flags& f) {
+Json bench_plan(const FeedBenchFlags& f) {
   constexpr uint64_t kShards = 32;
   const Folder folder(f.mb, static_cast<uint64_t>(f.mb) * 1'000'000 / kShards);
   auto& fs = io::real_file_system();
@@ -311,7 +311,7 @@ Json bench_plan(const Flags& f) {
           {"first_step_one_after_the_other_s", median(first_s[false])}};
 }
 
-void print_plan(const Json& plan, const Flags& f) {
+void print_plan(const Json& plan, const FeedBenchFlags& f) {
   fmt::print(
       "\nfirst step of {} rows of a packing plan over {} shards, server {:.0f} ms away, nothing cached:\n",
       plan["rows"].get<int64_t>(), plan["shards"].get<uint64_t>(), f.delay_ms);
@@ -319,7 +319,7 @@ void print_plan(const Json& plan, const Flags& f) {
              plan["first_step_s"].get<double>(), plan["first_step_one_after_the_other_s"].get<double>());
 }
 
-void print(const Json& start, const Json& waits, const Flags& f) {
+void print(const Json& start, const Json& waits, const FeedBenchFlags& f) {
   fmt::print("starting anywhere: {} shards, manifest {}\n", start["shards"].get<uint64_t>(),
              human_bytes(start["manifest_bytes"].get<double>()));
   for (const auto& s : start["sources"])
@@ -349,7 +349,7 @@ void print(const Json& start, const Json& waits, const Flags& f) {
 void add_bench_feed(Command& bench_parent) {
   auto* cmd = bench_parent.add_subcommand(
       "feed", "The data feed: starting anywhere in 10 billion samples; waiting for data that lies far away");
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<FeedBenchFlags>();
   cmd->add_option("--samples", f->samples, "Of the made-up dataset")->capture_default_str()->range(1.0, 1e13);
   cmd->add_option("--length", f->length, "Tokens a sequence")->capture_default_str()->range(16, 1 << 20);
   cmd->add_option("--rows", f->rows, "Sequences a step")->capture_default_str()->range(1, 1 << 16);

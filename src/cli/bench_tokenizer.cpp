@@ -12,7 +12,7 @@
 namespace stoker::cli {
 namespace {
 
-struct Flags {
+struct TokenizerBenchFlags {
   std::vector<std::string> files;
   std::string split = "llama3";
   tokenizer::TrainOptions train;
@@ -20,7 +20,7 @@ struct Flags {
   bool json = false;
 };
 
-void run(Flags flags) {
+void run(TokenizerBenchFlags flags) {
   flags.train.split = tokenizer::split_from_name(flags.split);
   std::string text;
   for (const std::string& path : flags.files)
@@ -65,7 +65,7 @@ void run(Flags flags) {
 void add_bench_tokenizer(Command& bench_parent) {
   auto* cmd =
       bench_parent.add_subcommand("tokenizer", "Training, splitting, encoding and decoding speed on a text");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<TokenizerBenchFlags>();
   cmd->add_option("files", flags->files, "Text files")->required();
   cmd->add_option("--vocab-size", flags->train.vocab_size, "Tokens to train (default 32768)");
   cmd->add_option("--split", flags->split,

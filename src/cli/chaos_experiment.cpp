@@ -28,7 +28,7 @@
 namespace stoker::cli {
 namespace {
 
-using nlohmann::json;
+using Json = nlohmann::json;
 constexpr double kNameWithin_s = 10;
 constexpr double kRecoverWithin_s = 120;
 constexpr double kCalmBetween_s = 0.1;
@@ -113,7 +113,7 @@ class Experiment {
   std::vector<std::string> train_command(const std::string& run_dir, int64_t steps) const {
     std::vector<std::string> out{"train", options_.recipe, "--quiet"};
     for (const std::string& s : with_length(steps)) out.insert(out.end(), {"--set", s});
-    out.insert(out.end(), {"--set", "run.dir=" + json(run_dir).dump(), "--set", "eval.every=0"});
+    out.insert(out.end(), {"--set", "run.dir=" + Json(run_dir).dump(), "--set", "eval.every=0"});
     return out;
   }
 
@@ -152,7 +152,7 @@ class Experiment {
     const auto log = fs_.open_read(dir + "/log.jsonl");
     for (std::string_view rest = log->text(); !rest.empty();) {
       const size_t end = std::min(rest.find('\n'), rest.size() - 1);
-      const json line = json::parse(rest.substr(0, end), nullptr, false);
+      const Json line = Json::parse(rest.substr(0, end), nullptr, false);
       if (!line.is_discarded() && line.value("event", "") == "step") times.push_back(line.at("time_s"));
       rest.remove_prefix(end + 1);
     }
@@ -272,9 +272,9 @@ class Experiment {
 
   uint64_t batches() const { return train::batches_in_ledger(disturbed() + "/ledger.jsonl"); }
 
-  std::vector<json> members() {
-    std::vector<json> out;
-    for (const json& w : view_->status()["workers"])
+  std::vector<Json> members() {
+    std::vector<Json> out;
+    for (const Json& w : view_->status()["workers"])
       if (w["life"] == "member" && launcher_->processes().running(w["worker"])) out.push_back(w);
     return out;
   }
@@ -310,7 +310,7 @@ class Experiment {
                : is_total(f.kind)      ? "all workers"
                                        : present[draw(2) % present.size()]["worker"].get<std::string>();
     if (f.kind == "disk-full")  // only who stores can find the disk full
-      for (const json& w : present)
+      for (const Json& w : present)
         if (w["rank"] == 0) f.victim = w["worker"];
     const int64_t first_event = last_event();
     const uint64_t at_fault = batches();
@@ -396,29 +396,29 @@ class Experiment {
 
   int64_t last_event() {
     int64_t last = 0;
-    for (const json& e : events_after(0)) last = std::max(last, e["number"].get<int64_t>());
+    for (const Json& e : events_after(0)) last = std::max(last, e["number"].get<int64_t>());
     return last;
   }
-  std::vector<json> events_after(int64_t number) {
+  std::vector<Json> events_after(int64_t number) {
     try {
       if (!view_->client().answers(kQuick_s)) return {};
-      const json status = json::parse(view_->client().status(number));
-      return status["events"].get<std::vector<json>>();
+      const Json status = Json::parse(view_->client().status(number));
+      return status["events"].get<std::vector<Json>>();
     } catch (const Error&) {
       return {};
     }
   }
-  static bool has(const std::vector<json>& events, const char* kind) {
-    return std::any_of(events.begin(), events.end(), [&](const json& e) { return e["kind"] == kind; });
+  static bool has(const std::vector<Json>& events, const char* kind) {
+    return std::any_of(events.begin(), events.end(), [&](const Json& e) { return e["kind"] == kind; });
   }
-  bool named(FaultRecord& f, const std::vector<json>& events) {
+  bool named(FaultRecord& f, const std::vector<Json>& events) {
     if (f.kind == "coordinator") {
       f.said = "the launcher started it again";
       return launcher_->processes().running("coordinator") && view_->client().answers(kQuick_s);
     }
     static const std::vector<std::string> kNaming{"ended",  "silent",  "stuck",   "link",
                                                   "blamed", "corrupt", "storage", "slow"};
-    for (const json& e : events) {
+    for (const Json& e : events) {
       const bool names = is_total(f.kind)
                              ? e["kind"] == "damaged"
                              : e["worker"] == f.victim &&

@@ -12,15 +12,15 @@
 namespace stoker::cli {
 namespace {
 
-using nlohmann::json;
+using Json = nlohmann::json;
 
-struct Flags {
+struct ChaosFlags {
   ChaosOptions options;
   bool as_json = false, quiet = false;
 };
 
-json to_json(const ChaosVerdict& v, bool passed) {
-  json faults = json::array(), kinds = json::object();
+Json to_json(const ChaosVerdict& v, bool passed) {
+  Json faults = Json::array(), kinds = Json::object();
   for (const FaultRecord& f : v.faults) {
     kinds[f.kind] = kinds.value(f.kind, 0) + 1;
     faults.push_back({{"kind", f.kind},
@@ -84,7 +84,7 @@ void print(const ChaosVerdict& v, bool passed) {
 void add_chaos(Command& app) {
   auto* cmd = app.add_subcommand(
       "chaos", "Prove that a run survives: kill, stop, cut off and corrupt its workers, compare the weights");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<ChaosFlags>();
   ChaosOptions& o = flags->options;
   cmd->add_option("recipe", o.recipe, "The run as TOML; its length does not matter")->required();
   cmd->add_option("--kills,--faults", o.faults, "Faults (default 20)")->range(1, 100000);

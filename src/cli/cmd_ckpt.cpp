@@ -13,10 +13,10 @@
 namespace stoker::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 using checkpoint::Checkpoint;
 
-struct Options {
+struct CkptOptions {
   std::string path, out, dtype;
   bool json = false, tensors = false;
   double max_file_gb = 5;
@@ -37,28 +37,28 @@ std::string when(double unix_s) {
   return text;
 }
 
-Json describe(const Checkpoint& c) {
+OrderedJson describe(const Checkpoint& c) {
   const checkpoint::TrainingState& s = c.state();
-  Json j{{"directory", c.directory()},
-         {"step", c.step()},
-         {"weights_hash", c.weights_hash().hex()},
-         {"tensor_bytes", c.total_bytes()},
-         {"next_batch", s.next_batch},
-         {"tokens_seen", s.tokens_seen},
-         {"manifest_hash", s.manifest_hash},
-         {"seed", s.seed},
-         {"recipe_hash", s.recipe_hash.hex()},
-         {"software", s.software},
-         {"saved_unix_s", c.commit().unix_s},
-         {"writers", c.commit().writers},
-         {"attachments", c.attachments()}};
+  OrderedJson j{{"directory", c.directory()},
+                {"step", c.step()},
+                {"weights_hash", c.weights_hash().hex()},
+                {"tensor_bytes", c.total_bytes()},
+                {"next_batch", s.next_batch},
+                {"tokens_seen", s.tokens_seen},
+                {"manifest_hash", s.manifest_hash},
+                {"seed", s.seed},
+                {"recipe_hash", s.recipe_hash.hex()},
+                {"software", s.software},
+                {"saved_unix_s", c.commit().unix_s},
+                {"writers", c.commit().writers},
+                {"attachments", c.attachments()}};
   const auto replay = c.replay_record();
-  j["replay_step"] = replay ? Json(replay->step) : Json(nullptr);
-  j["model_config"] = Json::parse(s.model_config, nullptr, false);
+  j["replay_step"] = replay ? OrderedJson(replay->step) : OrderedJson(nullptr);
+  j["model_config"] = OrderedJson::parse(s.model_config, nullptr, false);
   if (j["model_config"].is_discarded()) j["model_config"] = nullptr;
-  j["tensors"] = Json::array();
+  j["tensors"] = OrderedJson::array();
   for (const auto& [name, t] : c.tensors()) {
-    Json pieces = Json::array();
+    OrderedJson pieces = OrderedJson::array();
     for (const checkpoint::Piece& p : t.pieces)
       pieces.push_back(
           {{"file", p.file}, {"first_row", p.first_row}, {"rows", p.rows}, {"hash", p.hash.hex()}});
@@ -71,7 +71,7 @@ Json describe(const Checkpoint& c) {
   return j;
 }
 
-void show(const Options& o) {
+void show(const CkptOptions& o) {
   const Checkpoint c = open(o.path);
   if (o.json) {
     fmt::print("{}\n", describe(c).dump(2));
@@ -104,7 +104,7 @@ void show(const Options& o) {
                  p.hash.hex(), name);
 }
 
-void verify(const Options& o) {
+void verify(const CkptOptions& o) {
   const Checkpoint c = open(o.path);
   std::vector<checkpoint::Damage> found;
   {
@@ -112,18 +112,18 @@ void verify(const Options& o) {
     found = c.verify([&](uint64_t bytes) { progress.add(bytes); });
   }
   if (o.json) {
-    Json damage = Json::array();
+    OrderedJson damage = OrderedJson::array();
     for (const checkpoint::Damage& d : found)
       damage.push_back({{"tensor", d.tensor},
                         {"file", d.file},
                         {"offset", d.offset},
                         {"bytes", d.bytes},
                         {"what", d.what}});
-    fmt::print("{}\n", Json{{"directory", c.directory()},
-                            {"step", c.step()},
-                            {"weights_hash", c.weights_hash().hex()},
-                            {"sound", found.empty()},
-                            {"damage", damage}}
+    fmt::print("{}\n", OrderedJson{{"directory", c.directory()},
+                                   {"step", c.step()},
+                                   {"weights_hash", c.weights_hash().hex()},
+                                   {"sound", found.empty()},
+                                   {"damage", damage}}
                            .dump(2));
   } else if (found.empty()) {
     fmt::print("sound: {} tensors, {}, weights hash {}\n", c.tensors().size(),
@@ -146,10 +146,10 @@ checkpoint::Store store_at(const std::string& path) {
   return checkpoint::Store(fs, fs.exists(inner) ? inner : path);
 }
 
-void list(const Options& o) {
+void list(const CkptOptions& o) {
   const checkpoint::Store store = store_at(o.path);
   const std::vector<checkpoint::Listed> all = store.list();
-  Json out = Json::array();
+  OrderedJson out = OrderedJson::array();
   for (const checkpoint::Listed& l : all) {
     const std::string marker = io::join(l.directory, checkpoint::kCommitName);
     const auto commit = checkpoint::parse_commit(io::read_text(store.file_system(), marker), marker);
@@ -165,19 +165,19 @@ void list(const Options& o) {
                  human_bytes(static_cast<double>(commit.tensor_bytes)), when(commit.unix_s),
                  commit.weights_hash.hex(), l.directory, l.pinned ? "  pinned" : "");
   }
-  if (o.json) fmt::print("{}\n", Json{{"directory", store.directory()}, {"checkpoints", out}}.dump(2));
+  if (o.json) fmt::print("{}\n", OrderedJson{{"directory", store.directory()}, {"checkpoints", out}}.dump(2));
   else if (all.empty()) fmt::print("no committed checkpoint in {}\n", store.directory());
 }
 
 void report(const ExchangeReport& r, bool json) {
   for (const std::string& w : r.warnings) fmt::print(stderr, "note: {}\n", w);
   if (json) {
-    fmt::print("{}\n", Json{{"out", r.out},
-                            {"parameters", r.parameters},
-                            {"dtype", r.dtype},
-                            {"bytes", r.bytes},
-                            {"weights_hash", r.weights_hash},
-                            {"files", r.files}}
+    fmt::print("{}\n", OrderedJson{{"out", r.out},
+                                   {"parameters", r.parameters},
+                                   {"dtype", r.dtype},
+                                   {"bytes", r.bytes},
+                                   {"weights_hash", r.weights_hash},
+                                   {"files", r.files}}
                            .dump(2));
     return;
   }
@@ -186,8 +186,8 @@ void report(const ExchangeReport& r, bool json) {
              human_bytes(static_cast<double>(r.bytes)), r.weights_hash, fmt::join(r.files, ", "));
 }
 
-Command* add_with_path(Command* parent, const char* name, const char* what, const std::shared_ptr<Options>& o,
-                       const char* path_is) {
+Command* add_with_path(Command* parent, const char* name, const char* what,
+                       const std::shared_ptr<CkptOptions>& o, const char* path_is) {
   Command* cmd = parent->add_subcommand(name, what);
   cmd->add_option("PATH", o->path, path_is)->required();
   cmd->add_flag("--json", o->json, "Print JSON (docs/json.md)");
@@ -199,7 +199,7 @@ constexpr const char* kAnyCheckpoint = "A checkpoint, a directory of them or a r
 }  // namespace
 
 void add_ckpt(Command& app) {
-  const auto o = std::make_shared<Options>();
+  const auto o = std::make_shared<CkptOptions>();
   Command* ckpt = app.add_subcommand("ckpt", "Show, verify, import and export checkpoints");
   ckpt->require_subcommand(1, 1);
   ckpt->footer(

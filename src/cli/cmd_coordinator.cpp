@@ -20,13 +20,13 @@ constexpr double kTellZombies_s = 30;
 constexpr double kLastThread_s = 0.5;
 constexpr double kLastSave_s = 60;  // what workers that were told to stop may take to save
 
-struct Flags {
+struct CoordinatorFlags {
   elastic::CoordinatorConfig config;
   std::string run, advertise;
   bool tls = false, no_tls = false;
 };
 
-void run_coordinator(Flags& flags) {
+void run_coordinator(CoordinatorFlags& flags) {
   io::real_file_system().make_dirs(flags.run);
   auto& config = flags.config;
   config.token = token_of_run(flags.run, true);
@@ -103,7 +103,7 @@ void run_coordinator(Flags& flags) {
 void add_coordinator(Command& app) {
   auto* cmd =
       app.add_subcommand("coordinator", "Hold the membership of a run (stoker launch starts one by itself)");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<CoordinatorFlags>();
   cmd->add_option("--run", flags->run, "Run directory: state, events and address are kept there")->required();
   cmd->add_option("--workers", flags->config.membership.target, "Workers wanted (default 1)");
   cmd->add_option("--minimum", flags->config.membership.minimum, "Pause below this many (default 1)");

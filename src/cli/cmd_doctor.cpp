@@ -10,29 +10,29 @@
 namespace stoker::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 template <typename T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
+OrderedJson or_null(const std::optional<T>& value) {
+  return value ? OrderedJson(*value) : OrderedJson(nullptr);
 }
 
-Json to_json(const Machine& m, const std::optional<Speeds>& s) {
-  Json j{{"cpu", m.cpu},
-         {"isa", m.isa},
-         {"threads", m.threads},
-         {"memory_bytes", m.memory_bytes},
-         {"memory_available_bytes", m.available_bytes},
-         {"memory_limit_bytes", or_null(m.memory_limit)},
-         {"cpu_limit", or_null(m.cpu_limit)},
-         {"load", m.load},
-         {"huge_pages", m.huge_pages},
-         {"governor", m.governor.empty() ? Json(nullptr) : Json(m.governor)},
-         {"clock_source", m.clock_source},
-         {"clock_synchronized", or_null(m.clock_synchronized)},
-         {"open_files_limit", m.open_files_limit}};
+OrderedJson to_json(const Machine& m, const std::optional<Speeds>& s) {
+  OrderedJson j{{"cpu", m.cpu},
+                {"isa", m.isa},
+                {"threads", m.threads},
+                {"memory_bytes", m.memory_bytes},
+                {"memory_available_bytes", m.available_bytes},
+                {"memory_limit_bytes", or_null(m.memory_limit)},
+                {"cpu_limit", or_null(m.cpu_limit)},
+                {"load", m.load},
+                {"huge_pages", m.huge_pages},
+                {"governor", m.governor.empty() ? OrderedJson(nullptr) : OrderedJson(m.governor)},
+                {"clock_source", m.clock_source},
+                {"clock_synchronized", or_null(m.clock_synchronized)},
+                {"open_files_limit", m.open_files_limit}};
   if (s) {
-    const auto positive = [](double v) { return v > 0 ? Json(v) : Json(nullptr); };
+    const auto positive = [](double v) { return v > 0 ? OrderedJson(v) : OrderedJson(nullptr); };
     j["memory_bytes_per_s"] = positive(s->memory_bytes_per_s);
     j["bf16_gflops"] = positive(s->bf16_flops / 1e9);
     j["fp32_gflops"] = positive(s->fp32_flops / 1e9);

@@ -12,13 +12,13 @@
 namespace stoker::cli {
 namespace {
 
-struct Flags {
+struct EvalFlags {
   std::string model, data, split = "held_out", precision = "bf16";
   int64_t length = 0, rows = 8, windows = 0;
   bool concatenated = false, json = false;
 };
 
-void run(const Flags& f) {
+void run(const EvalFlags& f) {
   ops::Context context;
   const LoadedModel m = load_model(f.model, precision_from(f.precision), context);
   data::LoaderOptions o;
@@ -59,7 +59,7 @@ void run(const Flags& f) {
 
 void add_eval(Command& app) {
   auto* cmd = app.add_subcommand("eval", "Loss and bits per byte of a model on a dataset's split");
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<EvalFlags>();
   cmd->add_option("model", f->model, "Run directory, checkpoint, or Hugging Face directory")->required();
   cmd->add_option("--data", f->data, "Dataset that `stoker data prepare` wrote")->required();
   cmd->add_option("--split", f->split, "Split to score")->capture_default_str();

@@ -13,12 +13,12 @@
 namespace stoker::cli {
 namespace {
 
-struct Flags {
+struct JoinFlags {
   std::string coordinator, token, run;
   bool tls = false, no_tls = false;
 };
 
-void join(const Flags& flags) {
+void join(const JoinFlags& flags) {
   const net::Address address = net::parse_address(flags.coordinator);
   net::check_token(flags.token);
   elastic::CoordinatorClient client(address,
@@ -57,7 +57,7 @@ void join(const Flags& flags) {
 
 void add_join(Command& app) {
   auto* cmd = app.add_subcommand("join", "Add this machine to a running run");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<JoinFlags>();
   cmd->add_option("coordinator", flags->coordinator, "HOST:PORT, from stoker launch or RUN/coordinator")
       ->required();
   cmd->add_option("--token", flags->token, "The run's token, from RUN/token")

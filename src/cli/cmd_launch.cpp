@@ -17,7 +17,7 @@
 namespace stoker::cli {
 namespace {
 
-struct Flags {
+struct LaunchFlags {
   int workers = 1, minimum = 1, max_restarts = 1000;
   std::string hosts, run, ssh = "ssh", remote_program;
   double heartbeat_timeout_s = 5;
@@ -26,7 +26,7 @@ struct Flags {
   cluster::KubernetesRun kubernetes;
 };
 
-void print_manifest(const Flags& flags) {
+void print_manifest(const LaunchFlags& flags) {
   cluster::KubernetesRun run = flags.kubernetes;
   run.workers = flags.workers;
   run.minimum = flags.minimum;
@@ -36,7 +36,7 @@ void print_manifest(const Flags& flags) {
   fmt::print("{}", cluster::render_kubernetes(run));
 }
 
-int launch(Flags flags) {
+int launch(LaunchFlags flags) {
   if (flags.minimum < 1 || flags.minimum > flags.workers)
     fail(ErrorKind::kUsage, "{} workers with a minimum of {}: expected 1 <= minimum <= workers",
          flags.workers, flags.minimum);
@@ -108,7 +108,7 @@ int launch(Flags flags) {
 
 void add_launch(Command& app) {
   auto* cmd = app.add_subcommand("launch", "Start and supervise the workers of a run, here or over SSH");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<LaunchFlags>();
   cmd->add_option("-n,--workers", flags->workers, "Workers")->range(1, 4096);
   cmd->add_option("--minimum", flags->minimum, "Pause below this many workers (default 1)");
   cmd->add_option("--hosts", flags->hosts, "Hosts over SSH: a,b:4,user@c:2 (name[:workers])");

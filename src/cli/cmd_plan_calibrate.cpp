@@ -26,7 +26,7 @@ using nlohmann::json;
 
 constexpr std::string_view kName = "this-machine";
 
-struct Flags {
+struct CalibrateFlags {
   std::vector<std::string> files;
   std::string on = "cpu", out;
   bool json = false;
@@ -72,7 +72,7 @@ HardwareSpec hardware_of(const std::string& on, Precision precision, double peak
   return h;
 }
 
-void steps_of(const json& bench, const Flags& f, std::vector<MeasuredStep>& steps) {
+void steps_of(const json& bench, const CalibrateFlags& f, std::vector<MeasuredStep>& steps) {
   const std::string precision = bench.value("precision", "bf16");
   const Precision p = precision == "fp32" ? Precision::kFp32 : Precision::kBf16;
   const HardwareSpec hardware = hardware_of(f.on, p, bench.at("peak_gflops").get<double>() * 1e9);
@@ -101,7 +101,7 @@ std::string accelerator_row(const HardwareSpec& h) {
       a.memory_bandwidth.value() / 1e12, a.power.value());
 }
 
-void write_catalog(const Flags& f, const HardwareSpec& hardware, const EfficiencyTable& table) {
+void write_catalog(const CalibrateFlags& f, const HardwareSpec& hardware, const EfficiencyTable& table) {
   io::FileSystem& fs = io::real_file_system();
   std::filesystem::create_directories(f.out);
   std::istringstream before(catalog_file("accelerators.csv"));
@@ -112,7 +112,7 @@ void write_catalog(const Flags& f, const HardwareSpec& hardware, const Efficienc
   io::write_file_atomic(fs, f.out + "/efficiency.csv", table.to_csv());
 }
 
-void run(const Flags& f) {
+void run(const CalibrateFlags& f) {
   std::vector<MeasuredStep> steps;
   try {
     if (f.files.empty()) steps_of(measured_by_bench(), f, steps);
@@ -168,7 +168,7 @@ void run(const Flags& f) {
 void add_plan_calibrate(Command& plan) {
   auto* cmd = plan.add_subcommand("calibrate",
                                   "Fit this machine's ceilings from measured steps of `stoker bench step`");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<CalibrateFlags>();
   cmd->add_option("bench", flags->files,
                   "What `stoker bench step --json` printed; absent: measured now (a minute)")
       ->type_name("FILE");

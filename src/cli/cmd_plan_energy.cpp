@@ -16,7 +16,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-constexpr std::string_view kTable = "a CSV file of published energy (docs/planner.md)";
+constexpr std::string_view kEnergyTable = "a CSV file of published energy (docs/planner.md)";
 
 std::optional<double> maximum_watts(std::string_view accelerator) {
   std::string name(accelerator);
@@ -122,7 +122,7 @@ void add_plan_validate_energy(Command& plan) {
     const FigureBook figures = FigureBook::built_in();
     std::vector<EnergyCheck> checks;
     for (const std::string& file : *files) {
-      const CsvTable table(file, read_text(file, kTable));
+      const CsvTable table(file, read_text(file, kEnergyTable));
       std::vector<EnergyCheck> more = check_energy(table, figures, maximum_watts, planned_hours);
       checks.insert(checks.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
     }

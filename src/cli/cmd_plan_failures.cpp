@@ -14,7 +14,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-constexpr std::string_view kTable = "a CSV file of published failures (docs/planner.md)";
+constexpr std::string_view kFailureTable = "a CSV file of published failures (docs/planner.md)";
 
 }  // namespace
 
@@ -27,7 +27,7 @@ void add_plan_validate_failures(Command& plan) {
   cmd->add_flag("--json", *as_json, "Print JSON (docs/json.md)");
   cmd->footer("Example: stoker plan validate-failures failures.csv");
   cmd->callback([file, as_json] {
-    const CsvTable table(*file, read_text(*file, kTable));
+    const CsvTable table(*file, read_text(*file, kFailureTable));
     size_t predicted = 0, in_band = 0;
     json rows = json::array();
     if (!*as_json)

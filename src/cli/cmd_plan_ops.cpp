@@ -15,7 +15,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-constexpr std::string_view kTable = "a CSV file of measured operations (docs/planner-model.md)";
+constexpr std::string_view kOpTable = "a CSV file of measured operations (docs/planner-model.md)";
 
 }  // namespace
 
@@ -30,7 +30,7 @@ void add_plan_validate_ops(Command& plan) {
   cmd->callback([files, as_json] {
     json out = json::array();
     for (const std::string& file : *files) {
-      const CsvTable table(file, read_text(file, kTable));
+      const CsvTable table(file, read_text(file, kOpTable));
       const std::vector<OpCheck> checks =
           table.has("TFLOPs") ? check_products(table) : check_collectives(table);
       const OpSummary s = summarise(checks);

@@ -19,7 +19,7 @@ namespace {
 using namespace stoker::plan;
 using nlohmann::json;
 
-constexpr std::string_view kTable = "a CSV file of published runs (docs/planner-model.md)";
+constexpr std::string_view kRunTable = "a CSV file of published runs (docs/planner-model.md)";
 
 void write_text(const std::string& path, const std::string& text) {
   std::ofstream out(path, std::ios::binary);
@@ -30,14 +30,14 @@ void write_text(const std::string& path, const std::string& text) {
 std::vector<PublishedRun> read_all(const std::vector<std::string>& files) {
   std::vector<PublishedRun> runs;
   for (const std::string& file : files) {
-    std::vector<PublishedRun> more = read_published_runs(CsvTable(file, read_text(file, kTable)), file);
+    std::vector<PublishedRun> more = read_published_runs(CsvTable(file, read_text(file, kRunTable)), file);
     runs.insert(runs.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
   }
   return runs;
 }
 
 EfficiencyTable table_from(const std::string& path) {
-  return path.empty() ? fitted_efficiency() : EfficiencyTable::parse(read_text(path, kTable), path);
+  return path.empty() ? fitted_efficiency() : EfficiencyTable::parse(read_text(path, kRunTable), path);
 }
 
 json to_json(const ErrorSummary& s) {
@@ -219,9 +219,9 @@ void add_plan_fit(Command& plan) {
     if (!flags->bands.empty() && (flags->folds < 2 || !flags->sources))
       fail(ErrorKind::kUsage, "--bands needs both kinds of held-out runs: add --folds 5 --leave-sources-out");
     const std::vector<PublishedRun> runs = read_all(flags->files);
-    const EfficiencyTable start = flags->start.empty()
-                                      ? EfficiencyTable()
-                                      : EfficiencyTable::parse(read_text(flags->start, kTable), flags->start);
+    const EfficiencyTable start =
+        flags->start.empty() ? EfficiencyTable()
+                             : EfficiencyTable::parse(read_text(flags->start, kRunTable), flags->start);
     const EfficiencyTable table =
         fit_memory(runs, fit_step_time(runs, start, flags->options), flags->options);
     const Validation fitted = validate_runs(runs, table);

@@ -33,7 +33,7 @@ nlohmann::json to_json(const dash::RunSummary& s, const dash::RunLog& log, const
           {"rewinds", log.rewinds}};
 }
 
-struct Options {
+struct ReportOptions {
   std::string run;
   int columns = 0;
   bool json = false;
@@ -43,7 +43,7 @@ struct Options {
 
 void add_report(Command& app) {
   auto* cmd = app.add_subcommand("report", "Show a run: loss curve here, charts in RUN/report.html");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ReportOptions>();
   cmd->add_option("run", options->run, "Run directory (holds log.jsonl)")->required()->type_name("RUN");
   cmd->add_option("--columns", options->columns, "Width of the plot (default: the terminal's)")
       ->range(32, 400);

@@ -13,7 +13,7 @@
 namespace stoker::cli {
 namespace {
 
-struct Flags {
+struct SampleFlags {
   std::string model, prompt, tokenizer, precision = "bf16";
   eval::SamplerSettings sampler;
   int64_t tokens = 128;
@@ -37,7 +37,8 @@ std::vector<int32_t> prompt_tokens(const tokenizer::Tokenizer& tok, const Loaded
 
 class Writer {
  public:
-  Writer(const Flags& flags, const LoadedModel& model, const tokenizer::Tokenizer& tok, ops::Context& context)
+  Writer(const SampleFlags& flags, const LoadedModel& model, const tokenizer::Tokenizer& tok,
+         ops::Context& context)
       : flags_(flags),
         model_(model),
         tok_(tok),
@@ -77,14 +78,14 @@ class Writer {
     return logits.first(std::min(static_cast<size_t>(tok_.vocab_size()), logits.size()));
   }
 
-  const Flags& flags_;
+  const SampleFlags& flags_;
   const LoadedModel& model_;
   const tokenizer::Tokenizer& tok_;
   const std::vector<int32_t> prompt_;
   Decoder decoder_;
 };
 
-void run(const Flags& f) {
+void run(const SampleFlags& f) {
   eval::validate(f.sampler);
   ops::Context context;
   const LoadedModel m = load_model(f.model, precision_from(f.precision), context);
@@ -111,7 +112,7 @@ void run(const Flags& f) {
 
 void add_sample(Command& app) {
   auto* cmd = app.add_subcommand("sample", "Write text with a trained model");
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<SampleFlags>();
   cmd->add_option("model", f->model, "Run directory, checkpoint, or Hugging Face directory")->required();
   cmd->add_option("--prompt,-p", f->prompt, "Text to continue (default: the start of a document)");
   cmd->add_option("--tokens,-n", f->tokens, "At most this many tokens")->capture_default_str()->positive();

@@ -22,7 +22,7 @@ namespace {
 using tokenizer::SpecialTokens;
 using tokenizer::Tokenizer;
 
-struct Flags {
+struct TokenizerFlags {
   std::string tokenizer, split, output;
   std::vector<std::string> files;
   tokenizer::TrainOptions train;
@@ -31,13 +31,13 @@ struct Flags {
   int show = 0;
 };
 
-Tokenizer load(const Flags& f) {
+Tokenizer load(const TokenizerFlags& f) {
   std::optional<tokenizer::SplitPattern> split;
   if (!f.split.empty()) split = tokenizer::split_from_name(f.split);
   return Tokenizer::load(f.tokenizer, split);
 }
 
-void train(Flags f) {
+void train(TokenizerFlags f) {
   f.train.split = tokenizer::split_from_name(f.split.empty() ? "llama3" : f.split);
   tokenizer::BpeTrainer trainer(f.train);
   auto& fs = io::real_file_system();
@@ -75,7 +75,7 @@ void train(Flags f) {
 
 // The text of the files (- is standard input) through a StreamEncoder: memory does not grow with the text.
 template <typename Sink>
-void encode_files(const Flags& f, const Tokenizer& t, Sink&& sink) {
+void encode_files(const TokenizerFlags& f, const Tokenizer& t, Sink&& sink) {
   const auto mode = f.special ? SpecialTokens::kRecognise : SpecialTokens::kAsText;
   std::vector<char> buffer(size_t{1} << 20);
   for (const std::string& path : f.files) {
@@ -101,7 +101,7 @@ void encode_files(const Flags& f, const Tokenizer& t, Sink&& sink) {
 }
 
 // Each line a JSON string; each line out the list of its ids.
-void encode_jsonl(const Flags& f, const Tokenizer& t) {
+void encode_jsonl(const TokenizerFlags& f, const Tokenizer& t) {
   const auto mode = f.special ? SpecialTokens::kRecognise : SpecialTokens::kAsText;
   for (const std::string& path : f.files) {
     std::ifstream file;
@@ -124,7 +124,7 @@ void encode_jsonl(const Flags& f, const Tokenizer& t) {
   }
 }
 
-void encode(const Flags& f) {
+void encode(const TokenizerFlags& f) {
   const Tokenizer t = load(f);
   if (f.jsonl) return encode_jsonl(f, t);
   if (!f.output.empty()) {
@@ -157,7 +157,7 @@ void encode(const Flags& f) {
   std::fputc('\n', stdout);
 }
 
-void decode(const Flags& f) {
+void decode(const TokenizerFlags& f) {
   const Tokenizer t = load(f);
   std::vector<int32_t> ids = f.ids;
   if (ids.empty()) {
@@ -176,7 +176,7 @@ std::string printable(std::string_view bytes) {
   return nlohmann::json(std::string(bytes)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-void show(const Flags& f) {
+void show(const TokenizerFlags& f) {
   const Tokenizer t = load(f);
   const auto& d = t.definition();
   if (f.json) {
@@ -208,7 +208,7 @@ void show(const Flags& f) {
     fmt::print("{:>8} {}\n", id, printable(t.token_bytes(id)));
 }
 
-Command* with_tokenizer(Command* cmd, const std::shared_ptr<Flags>& flags) {
+Command* with_tokenizer(Command* cmd, const std::shared_ptr<TokenizerFlags>& flags) {
   cmd->add_option(
          "-t,--tokenizer", flags->tokenizer,
          "tokenizer.json, a directory with one (or with vocab.json and merges.txt), or a .tiktoken file")
@@ -227,7 +227,7 @@ void add_data_tokenizer(Command& data_parent) {
       "  stoker data tokenizer train corpus.txt -o tokenizer --vocab-size 32768\n"
       "  echo Hello | stoker data tokenizer encode -t tokenizer -");
   parent->require_subcommand(1, 1);
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<TokenizerFlags>();
 
   auto* cmd = parent->add_subcommand("train", "Train byte-level BPE on text files");
   cmd->add_option("files", flags->files, "Text files (UTF-8)")->required();

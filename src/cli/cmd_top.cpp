@@ -15,21 +15,21 @@
 namespace stoker::cli {
 namespace {
 
-using nlohmann::json;
+using Json = nlohmann::json;
 constexpr size_t kEventLines = 12;
 
 std::string cut(const std::string& text, size_t width) {
   return text.size() <= width ? text : text.substr(0, width > 3 ? width - 3 : 0) + "...";
 }
 
-double sum(const json& parts) {
+double sum(const Json& parts) {
   double total = 0;
   for (const auto& [name, seconds] : parts.items()) total += seconds.get<double>();
   return total;
 }
 
 // "name 61.2 %" for each part, largest first.
-std::string shares(const json& parts) {
+std::string shares(const Json& parts) {
   std::vector<std::pair<double, std::string>> sorted;
   for (const auto& [name, seconds] : parts.items()) sorted.emplace_back(-seconds.get<double>(), name);
   std::sort(sorted.begin(), sorted.end());
@@ -42,14 +42,14 @@ std::string shares(const json& parts) {
 }
 
 // Useful is what workers of a whole team spend computing and updating.
-std::string goodput(const json& status) {
-  json anatomy = json::object();
-  for (const json& w : status["workers"])
+std::string goodput(const Json& status) {
+  Json anatomy = Json::object();
+  for (const Json& w : status["workers"])
     if (w["life"] == "member" && w["anatomy_s"].is_object())
       for (const auto& [name, seconds] : w["anatomy_s"].items())
         if (name != "start-up" && name != "regroup" && name != "recover")
           anatomy[name] = anatomy.value(name, 0.0) + seconds.get<double>();
-  const json& account = status["account_s"];
+  const Json& account = status["account_s"];
   const double wall = sum(account), inside = sum(anatomy);
   if (wall <= 0 || inside <= 0) return "";
   const double useful = (anatomy.value("compute", 0.0) + anatomy.value("update", 0.0)) / inside;
@@ -59,16 +59,16 @@ std::string goodput(const json& status) {
 }
 
 // Who is in the run or wants to be; those without a rank last.
-std::vector<const json*> by_rank(const json& workers) {
-  std::vector<const json*> out;
-  for (const json& w : workers)
+std::vector<const Json*> by_rank(const Json& workers) {
+  std::vector<const Json*> out;
+  for (const Json& w : workers)
     if (w["life"] != "left" && w["life"] != "fenced") out.push_back(&w);
-  const auto rank = [](const json* w) { return static_cast<uint32_t>((*w)["rank"].get<int>()); };
-  std::stable_sort(out.begin(), out.end(), [&](const json* a, const json* b) { return rank(a) < rank(b); });
+  const auto rank = [](const Json* w) { return static_cast<uint32_t>((*w)["rank"].get<int>()); };
+  std::stable_sort(out.begin(), out.end(), [&](const Json* a, const Json* b) { return rank(a) < rank(b); });
   return out;
 }
 
-std::string page(const json& status, const std::deque<json>& events) {
+std::string page(const Json& status, const std::deque<Json>& events) {
   std::string out =
       fmt::format("run {}   generation {}{}   workers wanted {}\n\n", status["run"].get<std::string>(),
                   status["generation"].get<uint64_t>(), status["broken"].get<bool>() ? " (regrouping)" : "",
@@ -76,8 +76,8 @@ std::string page(const json& status, const std::deque<json>& events) {
   out += goodput(status);
   out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} {:>8} {:<12} {:>8}  {}\n", "rank", "worker", "host",
                      "pid", "state", "step", "phase", "s/v.rank", "last collective");
-  for (const json* worker : by_rank(status["workers"])) {
-    const json& w = *worker;
+  for (const Json* worker : by_rank(status["workers"])) {
+    const Json& w = *worker;
     const auto number = [](int64_t n) { return n < 0 ? std::string("-") : std::to_string(n); };
     const std::string life = w["life"];
     out += fmt::format("{:>4} {:<18} {:<16} {:>8} {:<10} ", number(w["rank"]), cut(w["worker"], 18),
@@ -91,26 +91,26 @@ std::string page(const json& status, const std::deque<json>& events) {
                          w["compute_s_per_leaf"].get<double>(), cut(w["last_call"], 60));
   }
   out += "\nevents\n";
-  for (const json& e : events)
+  for (const Json& e : events)
     out += fmt::format("  {} {:<9} {}\n", human_time(e["unix_s"]), e["kind"].get<std::string>(),
                        cut(e["text"], 150));
   return out;
 }
 
-struct Flags {
+struct TopFlags {
   std::string run;
   bool once = false, as_json = false;
   double every_s = 1;
 };
 
-void top(const Flags& flags) {
+void top(const TopFlags& flags) {
   RunLine line(flags.run);
-  std::deque<json> events;
+  std::deque<Json> events;
   int64_t seen = 0;
   const bool once = flags.once || flags.as_json || isatty(STDOUT_FILENO) == 0;
   while (!stop_requested()) {
-    const json status = json::parse(line.ask([&](auto& client) { return client.status(seen); }));
-    for (const json& e : status["events"]) {
+    const Json status = Json::parse(line.ask([&](auto& client) { return client.status(seen); }));
+    for (const Json& e : status["events"]) {
       seen = e["number"];
       events.push_back(e);
       if (events.size() > kEventLines) events.pop_front();
@@ -128,7 +128,7 @@ void top(const Flags& flags) {
 
 void add_top(Command& app) {
   auto* cmd = app.add_subcommand("top", "Watch the workers of a running run");
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<TopFlags>();
   cmd->add_option("run", flags->run, "Run directory")->required();
   cmd->add_option("--every", flags->every_s, "Seconds between looks (default 1)")->range(0.1, 3600.0);
   cmd->add_flag("--once", flags->once, "Print one page and end (also when the output is no terminal)");

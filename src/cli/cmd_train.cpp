@@ -20,7 +20,7 @@
 namespace stoker::cli {
 namespace {
 
-struct Flags {
+struct TrainFlags {
   std::string recipe;
   std::vector<std::string> set, kernels;
   std::optional<int> zero_stage;
@@ -134,7 +134,7 @@ struct DataPlan {
   }
 };
 
-void dry_run(const train::Recipe& r, const Flags& f) {
+void dry_run(const train::Recipe& r, const TrainFlags& f) {
   const DataPlan data(r);
   const train::MemoryPlan plan = train::memory_plan(r, f.workers, f.rank);
   const int64_t per_step = r.global_batch * r.sequence_length;
@@ -169,7 +169,7 @@ void dry_run(const train::Recipe& r, const Flags& f) {
     fmt::print("  {:<30} {:>10}\n", row.what, human_bytes(static_cast<double>(row.bytes)));
 }
 
-train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
+train::TrainerHooks hooks(const train::Recipe& r, const TrainFlags& f) {
   train::TrainerHooks h;
   h.quiet = f.quiet;
   const auto loader = held_out(r, &h.tokenizer_json);
@@ -181,7 +181,7 @@ train::TrainerHooks hooks(const train::Recipe& r, const Flags& f) {
   return h;
 }
 
-void run(const Flags& f) {
+void run(const TrainFlags& f) {
   constexpr std::string_view kTransports[] = {"auto", "shm", "tcp", "gloo"};
   if (std::find(std::begin(kTransports), std::end(kTransports), f.transport) == std::end(kTransports))
     fail(ErrorKind::kUsage, "--transport is '{}': expected one of {}", f.transport,
@@ -238,7 +238,7 @@ void run(const Flags& f) {
   fmt::print("weights {} in {}\n", s.weights_hash, s.checkpoint);
 }
 
-Command* add_options(Command& app, Flags& f) {
+Command* add_options(Command& app, TrainFlags& f) {
   auto* cmd =
       app.add_subcommand("train", "Train a model by a recipe; the same command continues an interrupted run");
   cmd->add_option("recipe", f.recipe, "The run as TOML (docs/recipe.md)")->required();
@@ -273,7 +273,7 @@ Command* add_options(Command& app, Flags& f) {
 }
 
 // What the options that are short for keys of the recipe set.
-void spell_out(Flags& f) {
+void spell_out(TrainFlags& f) {
   for (const auto& k : f.kernels) f.set.push_back("train.kernels=\"" + k + "\"");
   if (f.zero_stage) f.set.push_back(fmt::format("layout.zero_stage={}", *f.zero_stage));
 }
@@ -281,7 +281,7 @@ void spell_out(Flags& f) {
 }  // namespace
 
 void add_train(Command& app) {
-  auto f = std::make_shared<Flags>();
+  auto f = std::make_shared<TrainFlags>();
   add_options(app, *f)->callback([f] {
     spell_out(*f);
     run(*f);
@@ -289,7 +289,7 @@ void add_train(Command& app) {
 }
 
 std::string run_directory_of(const std::vector<std::string>& train_command) {
-  Flags f;
+  TrainFlags f;
   Command program("");
   std::string dir;
   add_options(program, f)->callback([&] {

@@ -17,7 +17,7 @@
 namespace stoker::cli {
 namespace {
 
-using nlohmann::json;
+using Json = nlohmann::json;
 namespace files = std::filesystem;
 constexpr size_t kCallsEach = 16;
 constexpr size_t kRowsShown = 12;
@@ -27,8 +27,8 @@ const char* state_name(comm::CallState s) {
   return s == comm::CallState::kDone ? "done" : s == comm::CallState::kFailed ? "failed" : "running";
 }
 
-json to_json(const std::string& worker, const comm::FlightRecord& r, double now) {
-  json calls = json::array();
+Json to_json(const std::string& worker, const comm::FlightRecord& r, double now) {
+  Json calls = Json::array();
   for (size_t i = r.calls.size() - std::min(kCallsEach, r.calls.size()); i < r.calls.size(); ++i) {
     const comm::CallRecord& c = r.calls[i];
     calls.push_back(
@@ -71,7 +71,7 @@ bool breaks(const elastic::Event& e) {
          e.kind == "accused" || e.kind == "blamed";
 }
 
-std::string cell(const json& call) {
+std::string cell(const Json& call) {
   const std::string state = call["state"];
   const double s = call["seconds"];
   const int on = call["waiting_on"];
@@ -81,7 +81,7 @@ std::string cell(const json& call) {
 
 }  // namespace
 
-json gather_flight(const std::string& run_dir) {
+Json gather_flight(const std::string& run_dir) {
   const double now = system_clock().unix_s();
   std::vector<std::pair<std::string, comm::FlightRecord>> all;
   uint64_t newest = 0;
@@ -97,38 +97,38 @@ json gather_flight(const std::string& run_dir) {
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
     return std::pair(a.second.rank, a.first) < std::pair(b.second.rank, b.first);
   });
-  json workers = json::array();
+  Json workers = Json::array();
   for (const auto& [name, record] : all)
     if (record.generation == newest && record.rank >= 0) workers.push_back(to_json(name, record, now));
-  return {{"unix_s", now}, {"generation", newest}, {"events", json::array()}, {"workers", workers}};
+  return {{"unix_s", now}, {"generation", newest}, {"events", Json::array()}, {"workers", workers}};
 }
 
-json last_failure(const std::string& run_dir) {
+Json last_failure(const std::string& run_dir) {
   const auto all = failures(run_dir);
   if (all.empty()) return nullptr;
   const std::string path = all.rbegin()->second.string();
-  json out = json::parse(io::read_text(io::real_file_system(), path, 16 << 20), nullptr, false);
+  Json out = Json::parse(io::read_text(io::real_file_system(), path, 16 << 20), nullptr, false);
   if (!out.is_object() || !out.contains("workers") || !out.contains("events"))
     fail(ErrorKind::kData, "{} is not a flight record: expected the JSON that a coordinator writes", path);
   return out;
 }
 
-std::string flight_page(const json& record) {
+std::string flight_page(const Json& record) {
   std::string out = fmt::format("generation {}, {}\n", record["generation"].get<uint64_t>(),
                                 human_time(record["unix_s"].get<double>()));
-  for (const json& e : record["events"])
+  for (const Json& e : record["events"])
     out += fmt::format("  {:<8} {}\n", e["kind"].get<std::string>(), e["text"].get<std::string>());
   out += fmt::format("\n{:>4} {:<18} {:>8} {:>8} {:<11} {}\n", "rank", "worker", "pid", "step", "phase",
                      "last collective");
   // Collectives are numbered alike on all ranks; calls between two ranks are not and stay out of the table.
   std::map<uint64_t, std::pair<std::string, std::map<size_t, std::string>>> rows;
   for (size_t w = 0; w < record["workers"].size(); ++w) {
-    const json& worker = record["workers"][w];
+    const Json& worker = record["workers"][w];
     out += fmt::format("{:>4} {:<18} {:>8} {:>8} {:<11} {}\n", worker["rank"].get<int>(),
                        worker["worker"].get<std::string>(), worker["pid"].get<int64_t>(),
                        worker["step"].get<int64_t>(), worker["phase"].get<std::string>(),
                        worker["last_call"].get<std::string>());
-    for (const json& call : worker["calls"]) {
+    for (const Json& call : worker["calls"]) {
       if (!call.value("collective", true)) continue;
       auto& row = rows[call["sequence"].get<uint64_t>()];
       row.first =
@@ -138,7 +138,7 @@ std::string flight_page(const json& record) {
   }
   if (rows.empty()) return out;
   out += fmt::format("\n{:>8} {:<28}", "number", "collective");
-  for (const json& worker : record["workers"])
+  for (const Json& worker : record["workers"])
     out += fmt::format(" {:<24}", fmt::format("rank {}", worker["rank"].get<int>()));
   out += "\n";
   size_t skip = rows.size() - std::min(kRowsShown, rows.size());
@@ -167,7 +167,7 @@ void FlightCollector::observe(const std::vector<elastic::Event>& events) {
       generation_ = e.generation;
       record_["generation"] = generation_;
     }
-    record_["events"].push_back(json::parse(e.json()));
+    record_["events"].push_back(Json::parse(e.json()));
     news = true;
   }
   if (!news) return;

@@ -20,7 +20,7 @@
 namespace stoker::cli {
 namespace {
 
-std::string first_line(const std::string& path) {
+std::string line_of(const std::string& path) {
   std::ifstream in(path);
   std::string line;
   std::getline(in, line);
@@ -70,7 +70,7 @@ uint64_t meminfo(const std::string& key) {
 // as the root. Older systems have one hierarchy per resource.
 std::vector<std::string> control_groups() {
   std::vector<std::string> out = {"/sys/fs/cgroup"};
-  const std::string line = first_line("/proc/self/cgroup");
+  const std::string line = line_of("/proc/self/cgroup");
   if (!line.starts_with("0::")) return out;
   for (size_t slash = line.find('/', 4); slash != std::string::npos; slash = line.find('/', slash + 1))
     out.push_back(out.front() + line.substr(3, slash - 3));
@@ -83,19 +83,19 @@ void read_limits(Machine& m) {
     if (!limit || value < *limit) limit = value;
   };
   for (const std::string& group : control_groups()) {
-    if (const auto bytes = number(first_line(group + "/memory.max")); bytes)
+    if (const auto bytes = number(line_of(group + "/memory.max")); bytes)
       tighten(m.memory_limit, static_cast<uint64_t>(*bytes));
-    std::istringstream cpu(first_line(group + "/cpu.max"));
+    std::istringstream cpu(line_of(group + "/cpu.max"));
     std::string quota;
     double period = 0;
     if (cpu >> quota >> period && period > 0)
       if (const auto q = number(quota)) tighten(m.cpu_limit, *q / period);
   }
-  if (const auto bytes = number(first_line("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+  if (const auto bytes = number(line_of("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
       bytes && *bytes < 1e18)
     tighten(m.memory_limit, static_cast<uint64_t>(*bytes));
-  const auto quota = number(first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"));
-  const auto period = number(first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
+  const auto quota = number(line_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"));
+  const auto period = number(line_of("/sys/fs/cgroup/cpu/cpu.cfs_period_us"));
   if (quota && period && *quota > 0 && *period > 0) tighten(m.cpu_limit, *quota / *period);
 }
 
@@ -171,9 +171,9 @@ Machine look() {
   m.memory_bytes =
       static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   m.available_bytes = meminfo("MemAvailable");
-  m.clock_source = first_line("/sys/devices/system/clocksource/clocksource0/current_clocksource");
-  m.huge_pages = chosen(first_line("/sys/kernel/mm/transparent_hugepage/enabled"));
-  m.governor = first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+  m.clock_source = line_of("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+  m.huge_pages = chosen(line_of("/sys/kernel/mm/transparent_hugepage/enabled"));
+  m.governor = line_of("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
   double load[1] = {0};
   if (getloadavg(load, 1) == 1) m.load = load[0];
   rlimit files{};

@@ -13,7 +13,6 @@ namespace stoker::dash {
 namespace {
 
 using nlohmann::json;
-constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 
 double number(const json& line, const char* key) {
   const auto found = line.find(key);

@@ -12,6 +12,7 @@
 // Numbers     a value that is absent is NaN in its column
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <string_view>
@@ -19,6 +20,8 @@
 #include <vector>
 
 namespace stoker::dash {
+
+inline constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 
 struct StepPoint {
   int64_t step = 0;

@@ -25,7 +25,6 @@ namespace stoker::dash {
 namespace {
 
 using nlohmann::json;
-constexpr double kAbsent = std::numeric_limits<double>::quiet_NaN();
 constexpr size_t kMostPoints = 4000;
 constexpr size_t kMostMarks = 200;
 

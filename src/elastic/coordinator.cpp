@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "elastic/coordinator.grpc.pb.h"
+#include "elastic/wire.h"
 #include "io/atomic_write.h"
 #include "net/tls_identity.h"
 
@@ -20,19 +21,11 @@ namespace {
 
 using std::chrono::milliseconds;
 constexpr auto kTick = milliseconds(50);
-constexpr double kGateCall_s = 5;  // a gate call answers "again" after this, so a dead client is noticed
 constexpr uint64_t kKeptGenerations = 3;
 constexpr uint64_t kForEver = uint64_t{1} << 62;
 
 WorkerInfo from_wire(const wire::WorkerInfo& in) {
   return {in.worker(), in.host(), in.pid(), in.address(), in.memory_domain()};
-}
-void to_wire(const WorkerInfo& in, wire::WorkerInfo* out) {
-  out->set_worker(in.worker);
-  out->set_host(in.host);
-  out->set_pid(in.pid);
-  out->set_address(in.address);
-  out->set_memory_domain(in.memory_domain);
 }
 Pulse from_wire(const wire::Pulse& in) {
   return {in.step(),       in.phase(),  in.phase_age_s(), in.last_call(), in.compute_s_per_leaf(),
@@ -186,7 +179,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
       membership.arrive(from_wire(in->who()), in->generation(), from_wire(in->pulse()), in->state(),
                         from_wire(in->standing()));
       publish();
-      const double end = monotonic_s() + kGateCall_s;
+      const double end = monotonic_s() + kGateAnswer_s;
       GateAnswer answer;
       for (;;) {
         answer = membership.gate(in->who().worker());
@@ -249,7 +242,7 @@ struct Coordinator::Impl final : public wire::Coordinator::Service {
   }
   grpc::Status Get(grpc::ServerContext* context, const wire::GetRequest* in, wire::GetReply* out) override {
     return guarded(*context, [&](std::unique_lock<std::mutex>& lock) {
-      const double end = monotonic_s() + std::min(in->wait_s(), kGateCall_s);
+      const double end = monotonic_s() + std::min(in->wait_s(), kGateAnswer_s);
       for (;;) {
         const auto found = values.find(in->key());
         if (found != values.end()) {

@@ -12,22 +12,15 @@
 #include "base/clock.h"
 #include "base/stop.h"
 #include "elastic/coordinator.grpc.pb.h"
+#include "elastic/wire.h"
 
 namespace stoker::elastic {
 namespace {
 
 constexpr double kCall_s = 2;
 constexpr double kQuickCall_s = 0.5;  // a coordinator that has moved must be found long before it misses us
-constexpr double kGateCall_s = 8;     // the coordinator answers gate calls within 5 s
 constexpr auto kRetryPause = std::chrono::milliseconds(50);
 
-void to_wire(const WorkerInfo& in, wire::WorkerInfo* out) {
-  out->set_worker(in.worker);
-  out->set_host(in.host);
-  out->set_pid(in.pid);
-  out->set_address(in.address);
-  out->set_memory_domain(in.memory_domain);
-}
 void to_wire(const Pulse& in, wire::Pulse* out) {
   out->set_step(in.step);
   out->set_phase(in.phase);

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <thread>
 
+#include "base/expect_error.h"
 #include "io/atomic_write.h"
 #include "io/faulty_file_system.h"
 #include "io/memory_file_system.h"
@@ -33,17 +34,6 @@ class TemporaryDirectory {
  private:
   std::string path_;
 };
-
-template <typename F>
-Error error_of(F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return {ErrorKind::kInternal, ""};
-}
 
 // The same expectations for the real and the fake one.
 void exercise(FileSystem& fs, const std::string& root) {

@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <functional>
 #include <numeric>
 
+#include "base/expect_error.h"
 #include "io/atomic_write.h"
 #include "io/memory_file_system.h"
 
@@ -20,16 +20,6 @@ std::string file_of(const std::string& json, size_t data_bytes) {
   std::string out;
   for (int i = 0; i < 8; ++i) out += static_cast<char>(json.size() >> (8 * i) & 0xff);
   return out + json + std::string(data_bytes, 'd');
-}
-
-Error error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return {ErrorKind::kInternal, ""};
 }
 
 std::string tensor(const char* name, const char* dtype, const char* shape, int begin, int end) {

@@ -35,6 +35,8 @@ constexpr auto kOps = std::to_array<std::string_view>({"activation_backward",
                                                        "slice_softmax",
                                                        "sum_squares"});
 
+bool is_op(std::string_view name) { return std::find(kOps.begin(), kOps.end(), name) != kOps.end(); }
+
 }  // namespace
 
 Context::Context() = default;
@@ -48,7 +50,7 @@ void Context::force(std::string_view choices) {
     if (equals == std::string_view::npos || equals == 0 || equals + 1 == item.size())
       fail(ErrorKind::kUsage, "--kernel \"{}\": expected op=candidate, for example norm_forward=ref", item);
     const std::string_view op = item.substr(0, equals);
-    if (std::find(kOps.begin(), kOps.end(), op) == kOps.end())
+    if (!is_op(op))
       fail(ErrorKind::kUsage, "--kernel \"{}\": there is no op {}. Did you mean {}? Ops: {}", item, op,
            nearest_name(op, kOps), fmt::join(kOps, ", "));
     forced_[std::string(op)] = std::string(item.substr(equals + 1));
@@ -63,7 +65,10 @@ void* Context::scratch(size_t bytes) {
 
 void Context::add_time(std::string_view op, double seconds) {
   auto it = times_.find(op);
-  if (it == times_.end()) it = times_.emplace(std::string(op), OpTime{}).first;
+  if (it == times_.end()) {
+    STOKER_CHECK(is_op(op), "{} is missing among the names that --kernel may say", op);
+    it = times_.emplace(std::string(op), OpTime{}).first;
+  }
   it->second.seconds += seconds;
   it->second.calls += 1;
 }

@@ -14,3 +14,6 @@ else()
 endif()
 target_link_libraries(stoker_ops_cuda PUBLIC stoker_tensor stoker_base PRIVATE ${ROOM_TARGET})
 target_link_libraries(${ROOM_TARGET} PRIVATE stoker_ops_cuda)
+
+# One file, one operation: all of them say kForward and kBackward.
+set_target_properties(${ROOM_TARGET} PROPERTIES UNITY_BUILD OFF)

@@ -5,7 +5,7 @@
 
 namespace stoker::parallel {
 namespace {
-constexpr size_t kOnTheWay = 2;
+constexpr size_t kGradientsOnTheWay = 2;
 }  // namespace
 
 int64_t Dealing::leaf(int64_t replica, int64_t round) const {
@@ -38,7 +38,7 @@ GradientShards::GradientShards(const Holdings& holdings, const Dealing& dealing,
 }
 
 void GradientShards::give(size_t fold, int64_t round, const float* gradient) {
-  settle_but(kOnTheWay - 1);
+  settle_but(kGradientsOnTheWay - 1);
   const auto cuts = holdings_.cuts(holdings_.folds()[fold], replicas_.size());
   const auto n = static_cast<size_t>(replicas_.size()), me = static_cast<size_t>(replicas_.rank());
   const auto part = [&](size_t w) { return cuts[w + 1] - cuts[w]; };

@@ -9,8 +9,6 @@
 namespace stoker::parallel {
 namespace {
 
-std::span<std::byte> bytes_of(const TensorView& v) { return {static_cast<std::byte*>(v.data), v.bytes()}; }
-
 // out[r, first .. first + in's width) = in[r, :] as out's type; rows of out are `stride` long.
 template <typename T>
 void round_into(const TensorView& in, int64_t width, const TensorView& out, int64_t stride, int64_t first) {
@@ -89,8 +87,8 @@ void RingAttention::go_round(const Step& step) {
     const int held = s % 2;
     comm::Ticket out, in;
     if (s + 1 < n) {
-      in = ring_.post_receive(bytes_of(m_.pairs[1 - held]), before);
-      out = ring_.post_send(bytes_of(m_.pairs[held]), next);
+      in = ring_.post_receive(m_.pairs[1 - held].byte_span(), before);
+      out = ring_.post_send(m_.pairs[held].byte_span(), next);
     }
     step((me - s + n) % n, held);
     if (in) ring_.await(in), ring_.await(out);
@@ -139,7 +137,8 @@ void RingAttention::attention_backward(ops::Context& context, const ops::Attenti
       ops::attention_part_backward(context, {at, a.out, a.lse, a.dout, m_.sums, m_.dpairs[held]});
     });
     // On with the keys; after the last meeting they are at home again.
-    ring_.exchange(bytes_of(m_.dpairs[held]), (me + 1) % n, bytes_of(m_.dpairs[1 - held]), (me + n - 1) % n);
+    ring_.exchange(m_.dpairs[held].byte_span(), (me + 1) % n, m_.dpairs[1 - held].byte_span(),
+                   (me + n - 1) % n);
   });
   const int64_t queries = shape_.heads * shape_.head_dim, pairs = 2 * shape_.kv_heads * shape_.head_dim;
   round_into(m_.sums, queries, a.dqkv, queries + pairs, 0);

@@ -5,7 +5,7 @@
 namespace stoker::parallel {
 namespace {
 
-constexpr size_t kOnTheWay = 2;
+constexpr size_t kSumsOnTheWay = 2;
 
 std::span<const std::byte> bytes(const float* data, size_t count) {
   return std::as_bytes(std::span(data, count));
@@ -28,7 +28,7 @@ SpanSums::SpanSums(const Holdings& holdings, const std::vector<comm::LeafSpan>& 
 
 void SpanSums::give(size_t index, const std::vector<float*>& partials) {
   // The oldest has had the time of a layer to come: now it is folded and passed on, and the one before it is waited for.
-  while (ways_.size() >= kOnTheWay) {
+  while (ways_.size() >= kSumsOnTheWay) {
     finish(ways_.front());
     ways_.pop_front();
   }

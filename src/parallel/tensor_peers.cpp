@@ -9,8 +9,6 @@ namespace {
 
 constexpr int64_t kPieceRows = 128;  // enough for a product to be as fast as a large one (docs/layouts.md)
 
-std::span<std::byte> bytes_of(const TensorView& v) { return {static_cast<std::byte*>(v.data), v.bytes()}; }
-
 template <typename T>
 void round_rows(const float* in, const float* bias, const TensorView& out) {
   const int64_t width = out.columns();
@@ -72,7 +70,7 @@ void CommTensorPeers::sum(TensorView partial, const Rows& make, const Work& besi
   for (int hop = 1; hop < group_.size(); ++hop)
     for (const Stretch& s : pieces_of(rows, after(hop))) {
       if (make) make(s.begin, s.end);
-      going.push_back(group_.post_send(bytes_of(partial.slice_rows(s.begin, s.end)), after(hop)));
+      going.push_back(group_.post_send(partial.slice_rows(s.begin, s.end).byte_span(), after(hop)));
       group_.poll();
     }
   if (make)
@@ -103,9 +101,9 @@ void CommTensorPeers::send_out(TensorView all) {
   all_ = all;
   for (int hop = 1; hop < group_.size(); ++hop) {
     for (const Stretch& s : pieces_of(all.rows(), before(hop)))
-      coming_.push_back(group_.post_receive(bytes_of(all.slice_rows(s.begin, s.end)), before(hop)));
+      coming_.push_back(group_.post_receive(all.slice_rows(s.begin, s.end).byte_span(), before(hop)));
     for (const Stretch& s : pieces_of(all.rows(), group_.rank()))
-      going_.push_back(group_.post_send(bytes_of(all.slice_rows(s.begin, s.end)), after(hop)));
+      going_.push_back(group_.post_send(all.slice_rows(s.begin, s.end).byte_span(), after(hop)));
   }
 }
 

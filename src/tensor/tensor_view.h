@@ -72,6 +72,7 @@ struct TensorView {
   explicit operator bool() const { return data != nullptr; }
   int64_t count() const { return shape.count(); }
   size_t bytes() const { return static_cast<size_t>(count()) * dtype_size(dtype); }
+  std::span<std::byte> byte_span() const { return {static_cast<std::byte*>(data), bytes()}; }
   int64_t rows() const { return shape.rank() ? count() / shape[-1] : 1; }  // all but the last dimension
   int64_t columns() const { return shape[-1]; }
 

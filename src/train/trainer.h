@@ -74,6 +74,7 @@ class Trainer {
   const Recipe& recipe() const { return recipe_; }
 
  private:
+  static constexpr double kPatience_s = 600;  // where one rank reads or writes files while the others wait
   struct StepResult {
     double loss = 0, gradient_norm = 0, data_s = 0, compute_s = 0;
   };

@@ -11,8 +11,6 @@
 namespace stoker::train {
 namespace {
 
-constexpr double kPatience_s = 600;  // where one rank reads or writes files while the others wait
-
 std::span<std::byte> float_bytes(float* data, size_t count) {
   return std::as_writable_bytes(std::span(data, count));
 }

@@ -13,7 +13,6 @@
 namespace stoker::train {
 namespace {
 
-constexpr double kPatience_s = 600;  // one rank may be slower to store than the others
 constexpr int64_t kNothing = -1, kFailed = -2;
 
 Hash128 hash_of_weights(const nn::ParameterStore& store) {

@@ -16,8 +16,6 @@
 namespace stoker::train {
 namespace {
 
-constexpr double kPatience_s = 600;  // where one rank reads or writes files while the others wait
-
 template <typename T>
 std::span<std::byte> bytes_of(T& value) {
   return std::as_writable_bytes(std::span<T, 1>(&value, 1));

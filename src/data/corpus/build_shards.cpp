@@ -36,9 +36,9 @@ struct SourceCount {
   uint64_t documents = 0, bad = 0;
 };
 
-class Builder {
+class ShardBuilder {
  public:
-  Builder(io::FileSystem& fs, const PrepareOptions& options)
+  ShardBuilder(io::FileSystem& fs, const PrepareOptions& options)
       : fs_(fs),
         options_(options),
         threads_(options.threads ? options.threads : compute_threads()),
@@ -320,7 +320,7 @@ class Builder {
 }  // namespace
 
 PrepareReport prepare(io::FileSystem& fs, const PrepareOptions& options) {
-  return Builder(fs, options).run();
+  return ShardBuilder(fs, options).run();
 }
 
 }  // namespace stoker::corpus

@@ -1,10 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <functional>
 #include <map>
 
 #include "base/error.h"
+#include "base/expect_error.h"
 #include "base/random.h"
 #include "data/corpus/build_shards.h"
 #include "data/shard/dataset.h"
@@ -24,7 +24,7 @@ void put(io::FileSystem& fs, const std::string& path, std::string_view contents)
   fs.sync_dir(io::parent_of(path));
 }
 
-const bool kQuiet = setenv("STOKER_PROGRESS", "0", 1) == 0;
+const bool kQuietBuild = setenv("STOKER_PROGRESS", "0", 1) == 0;
 
 std::string words(uint64_t seed, size_t count) {
   static constexpr const char* kWords[] = {"furnace",  "coal",  "shovel", "steam", "engine",
@@ -62,22 +62,11 @@ std::map<std::string, std::string> contents(io::FileSystem& fs, const std::strin
   return out;
 }
 
-std::string message_of(const std::function<void()>& f, ErrorKind kind) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
-
 TEST(Prepare, TheDatasetHoldsEveryDocumentOnceAndIsSound) {
   io::MemoryFileSystem fs;
   make_corpus(fs);
   const auto report = prepare(fs, options());
-  EXPECT_TRUE(kQuiet);
+  EXPECT_TRUE(kQuietBuild);
   EXPECT_EQ(report.documents, 150u);
   const auto dataset = data::Dataset::open(fs, "d");
   EXPECT_EQ(dataset.hash(), report.version);

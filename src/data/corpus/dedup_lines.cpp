@@ -2,16 +2,10 @@
 
 #include <algorithm>
 
+#include "data/corpus/ascii.h"
+
 namespace stoker::corpus {
 namespace {
-
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '\f' || c == '\v'; }
-
-std::string_view trimmed(std::string_view s) {
-  while (!s.empty() && is_blank(s.front())) s.remove_prefix(1);
-  while (!s.empty() && is_blank(s.back())) s.remove_suffix(1);
-  return s;
-}
 
 int code_points(std::string_view s) {
   return static_cast<int>(std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; }));
@@ -27,7 +21,7 @@ void walk_spans(std::string_view text, SpanKind kind, Each&& each) {
     const size_t next = newline == std::string_view::npos ? text.size() : newline + 1;
     if (kind == SpanKind::kLine) {
       each(at, end, next);
-    } else if (!trimmed(text.substr(at, end - at)).empty()) {
+    } else if (!ascii_trimmed(text.substr(at, end - at)).empty()) {
       if (paragraph == std::string_view::npos) paragraph = at;
       paragraph_end = end;
     } else if (paragraph != std::string_view::npos) {
@@ -73,7 +67,7 @@ void LineDeduplicator::add(const DocumentKey& key, std::string_view text) {
   documents_.push_back(key);
   uint32_t index = 0;
   walk_spans(text, options_.kind, [&](size_t begin, size_t end, size_t) {
-    const std::string_view span = trimmed(text.substr(begin, end - begin));
+    const std::string_view span = ascii_trimmed(text.substr(begin, end - begin));
     if (code_points(span) >= options_.min_characters) {
       const uint64_t hash = hash64(span);
       spans_.add({hash, document, index}, hash >> 58);

@@ -1,4 +1,5 @@
 #include "data/corpus/export_dataset.h"
+#include "data/corpus/tar_reader.h"
 
 #include <algorithm>
 #include <cstring>
@@ -15,7 +16,6 @@
 namespace stoker::corpus {
 namespace {
 using Json = nlohmann::json;
-constexpr uint64_t kTarBlock = 512;
 constexpr uint64_t kMostTarMember = 077777777777;  // eleven octal digits
 constexpr uint64_t kMostMdsShard = UINT32_MAX;
 

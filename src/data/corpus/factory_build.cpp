@@ -14,9 +14,9 @@
 namespace stoker::corpus {
 namespace {
 
-class Builder {
+class FactoryBuilder {
  public:
-  Builder(io::FileSystem& fs, const Recipe& recipe)
+  FactoryBuilder(io::FileSystem& fs, const Recipe& recipe)
       : fs_(fs),
         recipe_(recipe),
         context_(fs, recipe),
@@ -102,7 +102,7 @@ class Builder {
 }  // namespace
 
 BuildResult build_corpus(io::FileSystem& fs, const Recipe& recipe, bool prune) {
-  return Builder(fs, recipe).run(prune);
+  return FactoryBuilder(fs, recipe).run(prune);
 }
 
 }  // namespace stoker::corpus

@@ -17,7 +17,7 @@
 namespace stoker::corpus {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 // UTF-8 as a JSON string.
 void append_json_string(std::string& out, std::string_view text) {
@@ -52,10 +52,10 @@ struct WrittenChunk {
   std::vector<Sample> samples;                      // candidates
 };
 
-class Writer {
+class FactoryWriter {
  public:
-  Writer(io::FileSystem& fs, const StageContext& context, const ArtifactStore& store, const Corpus& corpus,
-         BuildResult& result)
+  FactoryWriter(io::FileSystem& fs, const StageContext& context, const ArtifactStore& store,
+                const Corpus& corpus, BuildResult& result)
       : fs_(fs),
         recipe_(context.recipe()),
         context_(context),
@@ -84,7 +84,7 @@ class Writer {
     if (fs_.exists(result_.directory)) {
       result_.up_to_date = true;
       const auto report =
-          Json::parse(io::read_text(fs_, io::join(result_.directory, "report.json")), nullptr, false);
+          OrderedJson::parse(io::read_text(fs_, io::join(result_.directory, "report.json")), nullptr, false);
       if (!report.is_object())
         fail(ErrorKind::kData, "{}/report.json is damaged: remove that directory and build again",
              result_.directory);
@@ -125,10 +125,10 @@ class Writer {
       (*file)->close();
     }
     if (tokenizer_) finish_tokens();
-    Json counts = tally_.report(result_);
+    OrderedJson counts = tally_.report(result_);
     counts["packing"] = packing_;
     take_reasons(counts);
-    const std::string report = counts.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+    const std::string report = counts.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
     io::write_file_atomic(fs_, io::join(directory.staging(), "report.json"), report);
     io::write_file_atomic(fs_, io::join(directory.staging(), "report.html"), report_page(report));
     directory.commit();
@@ -136,8 +136,8 @@ class Writer {
   }
 
  private:
-  void take_reasons(const Json& report) {
-    for (const auto& r : report.value("reasons", Json::array()))
+  void take_reasons(const OrderedJson& report) {
+    for (const auto& r : report.value("reasons", OrderedJson::array()))
       result_.reasons.push_back({r.value("reason", std::string()), r.value("documents", uint64_t{0})});
   }
 
@@ -267,19 +267,20 @@ class Writer {
                           tokenizer_->vocab_size(), eod_, -1};
     std::string sources;
     for (const InputFile* file : corpus_.files)
-      sources += Json{{"source", recipe_.sources[file->source].name},
-                      {"name", file->name},
-                      {"format", file->format},
-                      {"bytes", file->bytes}}
-                     .dump(-1, ' ', false, Json::error_handler_t::replace) +
+      sources += OrderedJson{{"source", recipe_.sources[file->source].name},
+                             {"name", file->name},
+                             {"format", file->format},
+                             {"bytes", file->bytes}}
+                     .dump(-1, ' ', false, OrderedJson::error_handler_t::replace) +
                  "\n";
     manifest.sources = tokens_->add_file("sources.jsonl", sources);
     manifest.source_files = corpus_.files.size();
-    Json stages = Json::array();
-    for (const auto& stage : recipe_.stages) stages.push_back(Json::parse(stage.settings()));
+    OrderedJson stages = OrderedJson::array();
+    for (const auto& stage : recipe_.stages) stages.push_back(OrderedJson::parse(stage.settings()));
     manifest.settings = data::canonical_json(
-        Json{{"builder", "build"}, {"recipe", recipe_.name}, {"build", result_.version}, {"stages", stages}}
-            .dump(-1, ' ', false, Json::error_handler_t::replace),
+        OrderedJson{
+            {"builder", "build"}, {"recipe", recipe_.name}, {"build", result_.version}, {"stages", stages}}
+            .dump(-1, ' ', false, OrderedJson::error_handler_t::replace),
         "settings");
     tokens_->commit(std::move(manifest));
     if (recipe_.pack_length) write_pack_plan();
@@ -312,7 +313,7 @@ class Writer {
   std::unique_ptr<io::WritableFile> documents_, dropped_, quarantine_;
   CorpusTally tally_;
   data::ConcatenatedRows concatenated_;
-  Json packing_;
+  OrderedJson packing_;
 };
 
 }  // namespace
@@ -332,7 +333,7 @@ Hash128 corpus_version(const StageContext& context, const Corpus& corpus, Hash12
 
 void write_corpus(io::FileSystem& fs, const StageContext& context, const ArtifactStore& store,
                   const Corpus& corpus, int threads, BuildResult& result) {
-  Writer(fs, context, store, corpus, result).run(threads);
+  FactoryWriter(fs, context, store, corpus, result).run(threads);
 }
 
 }  // namespace stoker::corpus

@@ -9,7 +9,7 @@
 namespace stoker::corpus {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 constexpr size_t kSamples = 3, kExcerpt = 400;
 
 std::string excerpt(std::string_view text) {
@@ -78,20 +78,20 @@ void CorpusTally::add_samples(std::vector<Sample> candidates) {
 
 // ---- the report
 
-Json CorpusTally::report(const BuildResult& result) const {
-  Json r{{"format", "stoker-data-report"},
-         {"name", recipe_.name},
-         {"version", result.version},
-         {"files", result.files},
-         {"left_out", result.left_out},
-         {"documents_in", result.documents_in},
-         {"documents_out", result.documents_out},
-         {"quarantined", result.quarantined},
-         {"text_bytes_in", result.text_bytes_in},
-         {"text_bytes_out", result.text_bytes_out},
-         {"tokens", result.tokens},
-         {"spans_removed", corpus_.spans_removed}};
-  Json stages = Json::array();
+OrderedJson CorpusTally::report(const BuildResult& result) const {
+  OrderedJson r{{"format", "stoker-data-report"},
+                {"name", recipe_.name},
+                {"version", result.version},
+                {"files", result.files},
+                {"left_out", result.left_out},
+                {"documents_in", result.documents_in},
+                {"documents_out", result.documents_out},
+                {"quarantined", result.quarantined},
+                {"text_bytes_in", result.text_bytes_in},
+                {"text_bytes_out", result.text_bytes_out},
+                {"tokens", result.tokens},
+                {"spans_removed", corpus_.spans_removed}};
+  OrderedJson stages = OrderedJson::array();
   for (const auto& stage : recipe_.stages) stages.push_back(std::string(to_string(stage.kind)));
   r["stages"] = stages;
   r["reasons"] = report_reasons();
@@ -100,7 +100,7 @@ Json CorpusTally::report(const BuildResult& result) const {
   return r;
 }
 
-Json CorpusTally::report_reasons() const {
+OrderedJson CorpusTally::report_reasons() const {
   std::vector<size_t> order;
   for (size_t i = 1; i < reasons_.size(); ++i)
     if (reasons_[i].documents) order.push_back(i);
@@ -108,12 +108,12 @@ Json CorpusTally::report_reasons() const {
     return reasons_[a].documents != reasons_[b].documents ? reasons_[a].documents > reasons_[b].documents
                                                           : corpus_.reasons[a] < corpus_.reasons[b];
   });
-  Json out = Json::array();
+  OrderedJson out = OrderedJson::array();
   for (const size_t i : order) {
-    Json samples = Json::array();
+    OrderedJson samples = OrderedJson::array();
     for (const auto& s : samples_[i]) {
       const auto& document = corpus_.documents[s.document];
-      Json sample{{"id", document_id(recipe_, corpus_, s.document)}, {"text", s.text}};
+      OrderedJson sample{{"id", document_id(recipe_, corpus_, s.document)}, {"text", s.text}};
       if (document.kept_instead != kNoDocument) {
         sample["matched"] = document_id(recipe_, corpus_, document.matched);
         sample["similarity"] = document.similarity;
@@ -128,8 +128,8 @@ Json CorpusTally::report_reasons() const {
   return out;
 }
 
-Json CorpusTally::counted(const std::vector<std::string>& names, const std::vector<Counted>& counts) {
-  Json out = Json::array();
+OrderedJson CorpusTally::counted(const std::vector<std::string>& names, const std::vector<Counted>& counts) {
+  OrderedJson out = OrderedJson::array();
   for (size_t i = 0; i < counts.size(); ++i)
     if (counts[i].documents && !names[i].empty())
       out.push_back({{"name", names[i]},
@@ -139,7 +139,7 @@ Json CorpusTally::counted(const std::vector<std::string>& names, const std::vect
   return out;
 }
 
-void CorpusTally::report_sources(Json& report) const {
+void CorpusTally::report_sources(OrderedJson& report) const {
   std::vector<uint64_t> in(recipe_.sources.size());
   std::map<std::pair<uint32_t, uint32_t>, uint64_t> pairs;
   for (const auto& d : corpus_.documents) {
@@ -148,7 +148,7 @@ void CorpusTally::report_sources(Json& report) const {
     if (d.kept_instead != kNoDocument)
       ++pairs[{source, corpus_.files[corpus_.documents[d.kept_instead].file]->source}];
   }
-  report["sources"] = Json::array();
+  report["sources"] = OrderedJson::array();
   for (size_t s = 0; s < sources_.size(); ++s)
     report["sources"].push_back({{"name", recipe_.sources[s].name},
                                  {"documents_in", in[s]},
@@ -157,15 +157,15 @@ void CorpusTally::report_sources(Json& report) const {
                                  {"tokens", sources_[s].tokens}});
   report["labels"] = counted(corpus_.labels, labels_);
   report["languages"] = counted(corpus_.languages, languages_);
-  report["duplicates"] = Json::array();
+  report["duplicates"] = OrderedJson::array();
   for (const auto& [pair, count] : pairs)
     report["duplicates"].push_back({{"dropped", recipe_.sources[pair.first].name},
                                     {"kept", recipe_.sources[pair.second].name},
                                     {"documents", count}});
 }
 
-Json CorpusTally::report_signals() const {
-  Json out = Json::array();
+OrderedJson CorpusTally::report_signals() const {
+  OrderedJson out = OrderedJson::array();
   for (const auto& [signal, h] : corpus_.histograms) {
     const auto bins = histogram_bins(signal);
     const auto used = static_cast<std::ptrdiff_t>(bins.size());

@@ -8,18 +8,11 @@
 #include <unordered_set>
 #include <vector>
 
+#include "data/corpus/ascii.h"
 #include "data/corpus/html_thin.h"
 
 namespace stoker::corpus {
 namespace {
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'; }
-
-bool equals_lower(std::string_view text, std::string_view word) {
-  return text.size() == word.size() &&
-         std::equal(text.begin(), text.end(), word.begin(), [](char a, char b) { return lower(a) == b; });
-}
 
 std::string_view attribute(const GumboElement& element, const char* name) {
   const GumboAttribute* found = gumbo_get_attribute(&element.attributes, name);
@@ -145,7 +138,7 @@ bool is_hidden(const GumboElement& element) {
   if (style.empty()) return false;
   std::string plain;
   for (const char c : style)
-    if (!is_blank(c)) plain += lower(c);
+    if (!ascii_blank(c)) plain += ascii_lower(c);
   return plain.find("display:none") != std::string::npos ||
          plain.find("visibility:hidden") != std::string::npos;
 }
@@ -234,7 +227,7 @@ bool is_text(const GumboNode* node) {
 
 uint64_t visible_length(const char* text) {
   uint64_t count = 0;
-  for (const char* p = text; *p; ++p) count += !is_blank(*p);
+  for (const char* p = text; *p; ++p) count += !ascii_blank(*p);
   return count;
 }
 
@@ -328,7 +321,7 @@ bool is_link_block(const GumboNode* node, const Weight& w) {
   }
 }
 
-class Writer {
+class TextWriter {
  public:
   void text(const char* raw, bool preformatted) {
     if (preformatted) {
@@ -340,13 +333,13 @@ class Writer {
     for (const char* p = raw; *p; ++p) {
       // U+00A0 separates words like a blank.
       const bool no_break = p[0] == '\xC2' && p[1] == '\xA0';
-      if (is_blank(*p) || no_break) {
+      if (ascii_blank(*p) || no_break) {
         pending_blank_ = true;
         p += no_break;
         continue;
       }
       open_line();
-      if (pending_blank_ && !out_.empty() && !is_blank(out_.back())) out_ += ' ';
+      if (pending_blank_ && !out_.empty() && !ascii_blank(out_.back())) out_ += ' ';
       pending_blank_ = false;
       out_ += *p;
     }
@@ -358,14 +351,14 @@ class Writer {
   }
   void no_cell() { pending_cell_ = false; }
   std::string take() {
-    while (!out_.empty() && is_blank(out_.back())) out_.pop_back();
+    while (!out_.empty() && ascii_blank(out_.back())) out_.pop_back();
     return std::move(out_);
   }
 
  private:
   void open_line() {
     if (newlines_) {
-      while (!out_.empty() && is_blank(out_.back())) out_.pop_back();
+      while (!out_.empty() && ascii_blank(out_.back())) out_.pop_back();
       if (!out_.empty()) out_.append(static_cast<size_t>(newlines_), '\n');
       newlines_ = 0;
       pending_blank_ = pending_cell_ = false;
@@ -381,7 +374,7 @@ class Writer {
 
 std::string write_text(const GumboNode* root, const HtmlOptions& options, const Weights& weights,
                        bool drop_link_blocks) {
-  Writer writer;
+  TextWriter writer;
   int preformatted = 0, cells = 0;
   auto breaks = [&](GumboTag tag) {
     if (tag == GUMBO_TAG_TD || tag == GUMBO_TAG_TH || tag == GUMBO_TAG_BR) return;
@@ -417,7 +410,7 @@ std::string write_text(const GumboNode* root, const HtmlOptions& options, const 
 }
 
 std::string collapsed_text(const GumboNode* node) {
-  Writer writer;
+  TextWriter writer;
   walk(
       node,
       [&](const GumboNode* n) {
@@ -441,7 +434,7 @@ Result<HtmlText> extract_html(std::string_view html, const HtmlOptions& options)
       [&](const GumboNode* node) {
         const GumboTag tag = tag_of(node);
         if (tag == GUMBO_TAG_HTML && out.language.empty())
-          for (const char c : attribute(node->v.element, "lang")) out.language += lower(c);
+          for (const char c : attribute(node->v.element, "lang")) out.language += ascii_lower(c);
         if (tag == GUMBO_TAG_TITLE && node->parent && tag_of(node->parent) == GUMBO_TAG_HEAD &&
             out.title.empty())
           out.title = collapsed_text(node);

@@ -6,21 +6,17 @@
 #include <utility>
 #include <vector>
 
+#include "data/corpus/ascii.h"
+
 namespace stoker::corpus {
 namespace {
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-bool is_letter(char c) { return lower(c) >= 'a' && lower(c) <= 'z'; }
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f'; }
-
-bool equals_lower(std::string_view text, std::string_view word) {
-  return text.size() == word.size() &&
-         std::equal(text.begin(), text.end(), word.begin(), [](char a, char b) { return lower(a) == b; });
-}
+// As HTML has it: a vertical tab is none.
+bool is_html_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f'; }
 
 bool contains_lower(std::string_view text, std::string_view word) {
   return std::search(text.begin(), text.end(), word.begin(), word.end(),
-                     [](char a, char b) { return lower(a) == b; }) != text.end();
+                     [](char a, char b) { return ascii_lower(a) == b; }) != text.end();
 }
 
 enum class Treatment : uint8_t {
@@ -64,7 +60,7 @@ constexpr size_t kLongestName = 9;
 int find_element(std::string_view name) {
   if (name.size() > kLongestName) return -1;
   char small[kLongestName];
-  for (size_t i = 0; i < name.size(); ++i) small[i] = lower(name[i]);
+  for (size_t i = 0; i < name.size(); ++i) small[i] = ascii_lower(name[i]);
   const std::string_view word(small, name.size());
   const auto* const end = kElements.data() + kKnown;
   const auto* at = std::lower_bound(kElements.data(), end, word,
@@ -116,26 +112,27 @@ class Thinner {
     }
     for (size_t at = 0; at < run.size();) {
       size_t end = at;
-      while (end < run.size() && !(is_blank(run[end]) && end + 1 < run.size() && is_blank(run[end + 1])))
+      while (end < run.size() &&
+             !(is_html_blank(run[end]) && end + 1 < run.size() && is_html_blank(run[end + 1])))
         ++end;
       if (end < run.size()) ++end;
       out_.append(run, at, end - at);
-      while (end < run.size() && end > at && is_blank(run[end - 1]) && is_blank(run[end])) ++end;
+      while (end < run.size() && end > at && is_html_blank(run[end - 1]) && is_html_blank(run[end])) ++end;
       at = end;
     }
   }
 
   void markup() {
     const char next = peek(1);
-    if (is_letter(next)) return start_tag();
+    if (ascii_letter(next)) return start_tag();
     if (next == '/') {
-      if (is_letter(peek(2))) return end_tag();
+      if (ascii_letter(peek(2))) return end_tag();
       if (at_ + 2 >= html_.size()) return rest();
       return skip_past('>');
     }
     if (next == '!') {
       if (html_.substr(at_, 4) == "<!--") return comment();
-      if (lower(peek(2)) == 'd') {  // the doctype decides how tables nest in paragraphs
+      if (ascii_lower(peek(2)) == 'd') {  // the doctype decides how tables nest in paragraphs
         const size_t end = std::min(html_.find('>', at_), html_.size() - 1) + 1;
         out_.append(html_, at_, end - at_);
         at_ = end;
@@ -173,7 +170,7 @@ class Thinner {
 
   std::string_view take_name() {
     const size_t begin = at_;
-    while (at_ < html_.size() && !is_blank(html_[at_]) && html_[at_] != '>' && html_[at_] != '/') ++at_;
+    while (at_ < html_.size() && !is_html_blank(html_[at_]) && html_[at_] != '>' && html_[at_] != '/') ++at_;
     return html_.substr(begin, at_ - begin);
   }
 
@@ -181,25 +178,25 @@ class Thinner {
   template <typename Each>
   bool attributes(Each&& each) {
     for (;;) {
-      while (at_ < html_.size() && (is_blank(html_[at_]) || html_[at_] == '/')) ++at_;
+      while (at_ < html_.size() && (is_html_blank(html_[at_]) || html_[at_] == '/')) ++at_;
       if (at_ >= html_.size()) return false;
       if (html_[at_] == '>') {
         ++at_;
         return true;
       }
       const size_t begin = at_++;
-      while (at_ < html_.size() && !is_blank(html_[at_]) && html_[at_] != '/' && html_[at_] != '>' &&
+      while (at_ < html_.size() && !is_html_blank(html_[at_]) && html_[at_] != '/' && html_[at_] != '>' &&
              html_[at_] != '=')
         ++at_;
       const std::string_view name = html_.substr(begin, at_ - begin);
       size_t equals = at_;
-      while (equals < html_.size() && is_blank(html_[equals])) ++equals;
+      while (equals < html_.size() && is_html_blank(html_[equals])) ++equals;
       if (equals >= html_.size() || html_[equals] != '=') {
         each(name, std::string_view(), name);
         continue;
       }
       at_ = equals + 1;
-      while (at_ < html_.size() && is_blank(html_[at_])) ++at_;
+      while (at_ < html_.size() && is_html_blank(html_[at_])) ++at_;
       if (at_ >= html_.size()) return false;
       const char quote = html_[at_];
       std::string_view value;
@@ -213,7 +210,7 @@ class Thinner {
         at_ = end + 1;
       } else {
         const size_t first = at_;
-        while (at_ < html_.size() && !is_blank(html_[at_]) && html_[at_] != '>') ++at_;
+        while (at_ < html_.size() && !is_html_blank(html_[at_]) && html_[at_] != '>') ++at_;
         value = html_.substr(first, at_ - first);
       }
       each(name, value, html_.substr(begin, at_ - begin));
@@ -315,9 +312,9 @@ class Thinner {
   size_t find_end_tag(std::string_view name, size_t from) const {
     for (size_t at = from; (at = html_.find("</", at)) != std::string_view::npos; at += 2) {
       const size_t end = at + 2 + name.size();
-      if (end < html_.size() && (is_blank(html_[end]) || html_[end] == '>' || html_[end] == '/') &&
+      if (end < html_.size() && (is_html_blank(html_[end]) || html_[end] == '>' || html_[end] == '/') &&
           std::equal(name.begin(), name.end(), html_.begin() + static_cast<std::ptrdiff_t>(at) + 2,
-                     [](char a, char b) { return lower(a) == lower(b); }))
+                     [](char a, char b) { return ascii_lower(a) == ascii_lower(b); }))
         return at;
     }
     return html_.size();
@@ -368,10 +365,10 @@ bool has_boilerplate_word(std::string_view names) {
   for (size_t i = 0; i < names.size(); ++i) {
     const char c = names[i];
     const bool hump = i > 0 && c >= 'A' && c <= 'Z' && names[i - 1] >= 'a' && names[i - 1] <= 'z';
-    if ((!is_letter(c) || hump) && check()) return true;
-    if (!is_letter(c)) continue;
+    if ((!ascii_letter(c) || hump) && check()) return true;
+    if (!ascii_letter(c)) continue;
     if (length == sizeof word) too_long = true;
-    else word[length++] = lower(c);
+    else word[length++] = ascii_lower(c);
   }
   return check();
 }

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <vector>
 
+#include "data/corpus/ascii.h"
+
 namespace stoker::corpus {
 
 struct HtmlTree::Arena {
@@ -43,8 +45,6 @@ struct HtmlTree::Arena {
 };
 
 namespace {
-
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 uint64_t tag_hash(std::string_view html, size_t& at) {
   uint64_t hash = 1469598103934665603ull;
@@ -129,7 +129,7 @@ int estimate_nesting(std::string_view html) {
     }
     const bool closing = at < html.size() && html[at] == '/';
     if (closing) ++at;
-    if (at >= html.size() || !is_letter(html[at])) continue;
+    if (at >= html.size() || !ascii_letter(html[at])) continue;
     const size_t name_begin = at;
     const uint64_t hash = tag_hash(html, at);
     const size_t name_size = at - name_begin;

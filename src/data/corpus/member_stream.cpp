@@ -7,10 +7,10 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "data/corpus/tar_reader.h"
 
 namespace stoker::corpus {
 namespace {
-constexpr uint64_t kBlock = 512;
 constexpr uint64_t kMostHeaderText = 1 << 20;      // a pax header or a long name
 constexpr uint64_t kMostConfiguration = 16 << 20;  // of an MDS shard
 constexpr uint64_t kMostColumns = 4096;
@@ -67,18 +67,18 @@ class TarStream final : public MemberStream {
     std::string long_name;
     std::optional<uint64_t> long_size;
     for (;;) {
-      char header[kBlock];
+      char header[kTarBlock];
       const uint64_t at = source_.at();
-      const size_t got = source_.some(header, kBlock);
+      const size_t got = source_.some(header, kTarBlock);
       if (got == 0) return false;
-      if (got < kBlock)
+      if (got < kTarBlock)
         fail(ErrorKind::kData, "byte {}: a tar header has 512 bytes, found {}: the file was cut short", at,
              got);
-      if (std::all_of(header, header + kBlock, [](char c) { return c == 0; })) return false;
+      if (std::all_of(header, header + kTarBlock, [](char c) { return c == 0; })) return false;
       check_sum(header, at);
       uint64_t size = number(header + 124, 12, at);
       const char type = header[156];
-      const uint64_t padding = (kBlock - size % kBlock) % kBlock;
+      const uint64_t padding = (kTarBlock - size % kTarBlock) % kTarBlock;
       if (type == 'L' || type == 'x') {
         if (size > kMostHeaderText) fail(ErrorKind::kData, "byte {}: a tar name of {} bytes", at, size);
         const std::string text = source_.text(size, "a long tar name");
@@ -96,7 +96,7 @@ class TarStream final : public MemberStream {
       }
       if (long_size) size = *long_size;
       long_size.reset();
-      const uint64_t tail = (kBlock - size % kBlock) % kBlock;
+      const uint64_t tail = (kTarBlock - size % kTarBlock) % kTarBlock;
       const bool regular = type == '0' || type == '\0';
       if (!regular || !name.ends_with(suffix_)) {
         source_.skip(size, "a tar member");
@@ -135,7 +135,7 @@ class TarStream final : public MemberStream {
   }
   static void check_sum(const char* header, uint64_t at) {
     uint64_t sum = 0;
-    for (size_t i = 0; i < kBlock; ++i) sum += i >= 148 && i < 156 ? ' ' : static_cast<uint8_t>(header[i]);
+    for (size_t i = 0; i < kTarBlock; ++i) sum += i >= 148 && i < 156 ? ' ' : static_cast<uint8_t>(header[i]);
     if (number(header + 148, 8, at) != sum)
       fail(ErrorKind::kData, "byte {}: expected a tar header, found one with a wrong checksum", at);
   }

@@ -13,7 +13,7 @@ namespace {
 
 constexpr uint64_t kMulA = 0x9E3779B97F4A7C15ull;
 constexpr uint64_t kMulB = 0xD6E8FEB86659FD93ull;
-constexpr size_t kBlock = 1024;
+constexpr size_t kShingleBlock = 1024;
 
 // What a code point folds to: 0 separates, kDrop vanishes (a combining mark), otherwise the folded code
 // point, with kAlone set when the character is a word by itself.
@@ -189,15 +189,15 @@ class Roller {
  private:
   void emit() {
     block_[filled_++] = finish(sum_);
-    if (filled_ == kBlock) {
-      sink_({block_.data(), kBlock});
+    if (filled_ == kShingleBlock) {
+      sink_({block_.data(), kShingleBlock});
       filled_ = 0;
     }
   }
   int n_, at_ = 0;
   uint64_t sum_ = 0, leaving_, seen_ = 0;
   std::vector<uint64_t> ring_;
-  std::array<uint64_t, kBlock> block_;
+  std::array<uint64_t, kShingleBlock> block_;
   size_t filled_ = 0;
   const std::function<void(std::span<const uint64_t>)>& sink_;
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "data/corpus/ascii.h"
 
 namespace stoker::corpus {
 namespace {
@@ -53,8 +54,6 @@ constexpr std::array<std::string_view, kSignalCount> kNames = {"bytes",
                                                                "replacement"};
 
 bool is_continuation(char c) { return (c & 0xC0) == 0x80; }
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
-bool is_ascii_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 uint32_t characters(std::string_view s) {
   return static_cast<uint32_t>(s.size() -
@@ -64,7 +63,7 @@ uint32_t characters(std::string_view s) {
 // Bytes of the blank at s[at], 0 when there is none: ASCII blanks, U+00A0, U+2000..200A, U+3000.
 size_t blank_at(std::string_view s, size_t at) {
   const char c = s[at];
-  if (is_ascii_blank(c)) return 1;
+  if (ascii_blank(c)) return 1;
   if (c == '\xC2' && at + 1 < s.size() && s[at + 1] == '\xA0') return 2;
   if (c == '\xE2' && at + 2 < s.size() && s[at + 1] == '\x80' &&
       static_cast<unsigned char>(s[at + 2]) >= 0x80 && static_cast<unsigned char>(s[at + 2]) <= 0x8A)
@@ -204,12 +203,6 @@ uint64_t lines_with(std::string_view lowered, std::string_view rare,
   return found;
 }
 
-std::string_view trimmed(std::string_view s) {
-  while (!s.empty() && is_ascii_blank(s.front())) s.remove_prefix(1);
-  while (!s.empty() && is_ascii_blank(s.back())) s.remove_suffix(1);
-  return s;
-}
-
 int stop_word_index(std::string_view word) {
   constexpr auto packed = [](std::string_view w) {
     uint32_t out = 0;
@@ -218,7 +211,7 @@ int stop_word_index(std::string_view word) {
   };
   if (word.size() < 2 || word.size() > 4) return -1;
   uint32_t small = 0;
-  for (const char c : word) small = small << 8 | static_cast<uint8_t>(lower(c));
+  for (const char c : word) small = small << 8 | static_cast<uint8_t>(ascii_lower(c));
   switch (small) {
     case packed("the"):
       return 0;
@@ -378,7 +371,7 @@ Bytes scan_bytes(std::string_view text) {
       continue;
     }
     if (c == '.' && text.substr(at, 3) == "..." && (at == 0 || text[at - 1] != '.')) ++n.ellipses;
-    const bool at_end = at + 1 == text.size() || is_ascii_blank(text[at + 1]) || text[at + 1] == '"' ||
+    const bool at_end = at + 1 == text.size() || ascii_blank(text[at + 1]) || text[at + 1] == '"' ||
                         text[at + 1] == '\'' || text[at + 1] == ')';
     if (at_end && open_before(at)) ++n.sentences, open = false;
   }
@@ -431,7 +424,7 @@ Signals measure_quality(std::string_view text) {
   scratch.counts.start(bytes.newlines + 1);
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
-    const std::string_view line = trimmed(text.substr(at, end - at));
+    const std::string_view line = ascii_trimmed(text.substr(at, end - at));
     at = end + 1;
     if (line.empty()) continue;
     const uint32_t line_characters = characters(line);
@@ -450,7 +443,7 @@ Signals measure_quality(std::string_view text) {
     }
   }
   scratch.lowered.resize(text.size());
-  std::transform(text.begin(), text.end(), scratch.lowered.begin(), lower);
+  std::transform(text.begin(), text.end(), scratch.lowered.begin(), ascii_lower);
   const std::string_view lowered = scratch.lowered;
   scratch.lines.clear();
   const uint64_t javascript = lines_with(lowered, "javascript", {"javascript"}, scratch.lines);
@@ -479,7 +472,7 @@ Signals measure_quality(std::string_view text) {
   scratch.counts.start(bytes.newlines + 1);
   for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find("\n\n", at), text.size());
-    const std::string_view paragraph = trimmed(text.substr(at, end - at));
+    const std::string_view paragraph = ascii_trimmed(text.substr(at, end - at));
     at = end + 2;
     if (paragraph.empty()) continue;
     ++paragraphs;

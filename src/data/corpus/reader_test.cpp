@@ -5,10 +5,10 @@
 
 #include <atomic>
 #include <chrono>
-#include <functional>
 #include <set>
 
 #include "base/error.h"
+#include "base/expect_error.h"
 #include "data/corpus/compressed_input.h"
 #include "data/corpus/document_reader.h"
 #include "data/corpus/document_source.h"
@@ -18,7 +18,7 @@
 namespace stoker::corpus {
 namespace {
 
-void put(io::FileSystem& fs, const std::string& path, std::string_view contents) {
+void put_file(io::FileSystem& fs, const std::string& path, std::string_view contents) {
   fs.make_dirs(io::parent_of(path));
   const auto f = fs.create(path);
   f->append(contents);
@@ -66,17 +66,6 @@ std::string read_all(io::FileSystem& fs, const std::string& path, size_t piece =
   return out;
 }
 
-std::string message_of(const std::function<void()>& f, ErrorKind kind = ErrorKind::kData) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
-}
-
 std::string prose(size_t bytes) {
   std::string s;
   for (uint64_t i = 0; s.size() < bytes; ++i)
@@ -89,13 +78,13 @@ TEST(CompressedInput, AllFormatsGiveTheTextBack) {
   io::MemoryFileSystem fs;
   for (const size_t bytes : {size_t{0}, size_t{1}, size_t{70000}, size_t{1500000}}) {
     const std::string text = prose(bytes);
-    put(fs, "plain", text);
-    put(fs, "gz", gzip(text));
-    put(fs, "zst", zstd(text));
-    put(fs, "xz", xz(text));
-    put(fs, "gz2", gzip(text) + gzip("and more") + std::string(512, '\0'));
-    put(fs, "zst2", zstd(text) + zstd("and more"));
-    put(fs, "xz2", xz(text) + xz("and more"));
+    put_file(fs, "plain", text);
+    put_file(fs, "gz", gzip(text));
+    put_file(fs, "zst", zstd(text));
+    put_file(fs, "xz", xz(text));
+    put_file(fs, "gz2", gzip(text) + gzip("and more") + std::string(512, '\0'));
+    put_file(fs, "zst2", zstd(text) + zstd("and more"));
+    put_file(fs, "xz2", xz(text) + xz("and more"));
     for (const char* name : {"plain", "gz", "zst", "xz"})
       for (const size_t piece : {size_t{17}, size_t{100000}})
         if (piece > 100 || bytes < 100000) {
@@ -110,7 +99,7 @@ TEST(CompressedInput, TruncationAtAnyByteIsAnError) {
   const std::string text = prose(3000);
   for (const std::string& packed : {gzip(text), zstd(text), xz(text)})
     for (size_t n = 7; n < packed.size(); n += 13) {
-      put(fs, "cut", packed.substr(0, n));
+      put_file(fs, "cut", packed.substr(0, n));
       EXPECT_NE(
           message_of([&] { read_all(fs, "cut"); }).find("cut: the file ends at byte " + std::to_string(n)),
           std::string::npos);
@@ -121,13 +110,13 @@ TEST(CompressedInput, DamageGarbageAndBombsAreErrors) {
   io::MemoryFileSystem fs;
   const std::string text = prose(300000);
   for (const std::string& packed : {gzip(text), zstd(text), xz(text)}) {
-    put(fs, "bad", packed);
+    put_file(fs, "bad", packed);
     fs.flip_bit("bad", packed.size() / 2, 3);
     EXPECT_NE(message_of([&] { read_all(fs, "bad"); }).find("bad: corrupt "), std::string::npos);
   }
-  put(fs, "tail", gzip(text) + "garbage");
+  put_file(fs, "tail", gzip(text) + "garbage");
   EXPECT_NE(message_of([&] { read_all(fs, "tail"); }).find("corrupt gzip"), std::string::npos);
-  put(fs, "bomb", zstd(std::string(90 << 20, ' ')));
+  put_file(fs, "bomb", zstd(std::string(90 << 20, ' ')));
   EXPECT_NE(message_of([&] { read_all(fs, "bomb"); }).find("decompression bomb"), std::string::npos);
 }
 
@@ -145,7 +134,7 @@ TEST(Sources, NamesGlobsAndFolders) {
   io::MemoryFileSystem fs;
   for (const char* name :
        {"c/b.txt", "c/a.md", "c/z/x.jsonl.gz", "c/skip.bin", "c/.hidden/q.txt", "c/Makefile"})
-    put(fs, name, "x");
+    put_file(fs, name, "x");
   auto names = [&](const std::vector<std::string>& inputs) {
     std::string all;
     for (const auto& f : list_sources(fs, inputs).files)
@@ -194,16 +183,16 @@ ReadBack read(io::FileSystem& fs, const std::vector<std::string>& inputs, ReadOp
 
 TEST(Reader, JsonLinesGoodAndBad) {
   io::MemoryFileSystem fs;
-  put(fs, "a.jsonl",
-      "{\"text\": \"one\\n\\u00e9\"}\n"
-      "\n"
-      "{\"text\": 5}\n"
-      "{\"other\": \"x\"}\n"
-      "[1]\n"
-      "{\"text\": \"cut off\n"
-      "{\"text\": \"\xff\"}\n"
-      "{\"text\": \"\"}\n"
-      "{\"text\": \"last\", \"meta\": {\"body\": \"deep\"}}");
+  put_file(fs, "a.jsonl",
+           "{\"text\": \"one\\n\\u00e9\"}\n"
+           "\n"
+           "{\"text\": 5}\n"
+           "{\"other\": \"x\"}\n"
+           "[1]\n"
+           "{\"text\": \"cut off\n"
+           "{\"text\": \"\xff\"}\n"
+           "{\"text\": \"\"}\n"
+           "{\"text\": \"last\", \"meta\": {\"body\": \"deep\"}}");
   const auto out = read(fs, {"a.jsonl"});
   EXPECT_EQ(out.documents, (std::vector<std::string>{"0.0=one\n\xc3\xa9", "0.8=last"}));
   ASSERT_EQ(out.bad.size(), 5u);
@@ -224,10 +213,11 @@ TEST(Reader, PiecesAndThreadsDoNotMatter) {
   for (int i = 0; i < 9000; ++i)
     lines +=
         fmt::format("{{\"text\": \"record {} {}\"}}\n", i, std::string(static_cast<size_t>(i % 97), 'x'));
-  put(fs, "c/big.jsonl.gz", gzip(lines + lines));
-  put(fs, "c/small.jsonl", lines.substr(0, lines.find('\n', 5000) + 1));
-  for (int i = 0; i < 50; ++i) put(fs, fmt::format("c/{:02}.txt", i), prose(static_cast<size_t>(i) * 1000));
-  put(fs, "c/cut.txt.gz", gzip(prose(100000)).substr(0, 2000));
+  put_file(fs, "c/big.jsonl.gz", gzip(lines + lines));
+  put_file(fs, "c/small.jsonl", lines.substr(0, lines.find('\n', 5000) + 1));
+  for (int i = 0; i < 50; ++i)
+    put_file(fs, fmt::format("c/{:02}.txt", i), prose(static_cast<size_t>(i) * 1000));
+  put_file(fs, "c/cut.txt.gz", gzip(prose(100000)).substr(0, 2000));
   const auto one = read(fs, {"c"});
   EXPECT_GT(one.documents.size(), 18000u);
   ASSERT_EQ(one.bad.size(), 1u);
@@ -248,7 +238,7 @@ TEST(Reader, LongThingsAreCutOrSkipped) {
   ReadOptions options;
   options.max_document_bytes = 1000;
   const std::string text = prose(2500) + std::string(2500, 'y') + "\xc3\xa9";
-  put(fs, "t.txt", text);
+  put_file(fs, "t.txt", text);
   const auto out = read(fs, {"t.txt"}, options);
   std::string joined;
   for (const auto& d : out.documents) {
@@ -260,9 +250,9 @@ TEST(Reader, LongThingsAreCutOrSkipped) {
   EXPECT_TRUE(out.bad.empty());
 
   const std::string big(400000, 'z');
-  put(fs, "l.jsonl",
-      "{\"text\": \"a\"}\n{\"text\": \"" + big + "\"}\n{\"text\": \"b\"}\n{\"text\": \"" +
-          std::string(1500, 'q') + "\"}\n{\"text\": \"c\"}");
+  put_file(fs, "l.jsonl",
+           "{\"text\": \"a\"}\n{\"text\": \"" + big + "\"}\n{\"text\": \"b\"}\n{\"text\": \"" +
+               std::string(1500, 'q') + "\"}\n{\"text\": \"c\"}");
   for (const uint64_t load : {uint64_t{200}, uint64_t{1} << 20}) {
     options.load_bytes = load;
     const auto lines = read(fs, {"l.jsonl"}, options);
@@ -275,10 +265,10 @@ TEST(Reader, LongThingsAreCutOrSkipped) {
 
 TEST(Reader, InvalidTextIsReportedWithItsPlace) {
   io::MemoryFileSystem fs;
-  put(fs, "a.txt", "good \xf0\x9f\x98\x80 then \xed\xa0\x80");
-  put(fs, "b.txt",
-      "\xef\xbb\xbf"
-      "fine");
+  put_file(fs, "a.txt", "good \xf0\x9f\x98\x80 then \xed\xa0\x80");
+  put_file(fs, "b.txt",
+           "\xef\xbb\xbf"
+           "fine");
   const auto out = read(fs, {"a.txt", "b.txt"});
   EXPECT_EQ(out.bad, (std::vector<std::string>{"0.0: byte 15 is not UTF-8"}));
   EXPECT_EQ(out.documents, (std::vector<std::string>{"1.0=fine"}));

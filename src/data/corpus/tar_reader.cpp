@@ -11,16 +11,15 @@
 namespace stoker::corpus {
 namespace {
 
-constexpr uint64_t kBlock = 512;
 constexpr uint64_t kMaxExtendedHeader = uint64_t{1} << 20;
 
-std::string_view field(const std::array<char, kBlock>& header, size_t at, size_t size) {
+std::string_view field(const std::array<char, kTarBlock>& header, size_t at, size_t size) {
   const char* const begin = header.data() + at;
   return {begin, strnlen(begin, size)};
 }
 
 // Octal, or GNU's base-256 with the top bit set.
-std::optional<uint64_t> number(const std::array<char, kBlock>& header, size_t at, size_t size) {
+std::optional<uint64_t> number(const std::array<char, kTarBlock>& header, size_t at, size_t size) {
   const auto first = static_cast<unsigned char>(header[at]);
   uint64_t value = 0;
   if (first & 0x80) {
@@ -44,11 +43,11 @@ std::optional<uint64_t> number(const std::array<char, kBlock>& header, size_t at
   return value;
 }
 
-bool checksum_fits(const std::array<char, kBlock>& header) {
+bool checksum_fits(const std::array<char, kTarBlock>& header) {
   const auto stored = number(header, 148, 8);
   if (!stored) return false;
   uint64_t sum = 0;
-  for (size_t i = 0; i < kBlock; ++i)
+  for (size_t i = 0; i < kTarBlock; ++i)
     sum += i >= 148 && i < 156 ? ' ' : static_cast<unsigned char>(header[i]);
   return sum == *stored;
 }
@@ -117,7 +116,7 @@ bool TarReader::read_all(std::string& out, uint64_t bytes) {
     out.resize(old + got);
     if (got < piece) return false;
   }
-  const uint64_t padding = (kBlock - bytes % kBlock) % kBlock;
+  const uint64_t padding = (kTarBlock - bytes % kTarBlock) % kTarBlock;
   in_.skip(padding);  // a missing last padding harms nobody
   return true;
 }
@@ -134,10 +133,10 @@ bool TarReader::next(RawRecord& record) {
   while (!finished_) {
     record = {};
     record.number = number_;
-    std::array<char, kBlock> header;
-    const size_t got = in_.read(header.data(), kBlock);
+    std::array<char, kTarBlock> header;
+    const size_t got = in_.read(header.data(), kTarBlock);
     if (got == 0 && in_.failure().empty()) break;
-    if (got < kBlock) return give_up("the archive ends inside a header");
+    if (got < kTarBlock) return give_up("the archive ends inside a header");
     if (std::all_of(header.begin(), header.end(), [](char c) { return c == 0; })) break;  // end of archive
     if (!checksum_fits(header)) return give_up("a header's checksum is wrong: not a tar file, or damaged");
     auto size = number(header, 124, 12);
@@ -162,7 +161,7 @@ bool TarReader::next(RawRecord& record) {
     const bool regular = type == '0' || type == 0;
     record.number = number_;
     const auto pass_over = [&] {
-      const uint64_t padded = *size + (kBlock - *size % kBlock) % kBlock;
+      const uint64_t padded = *size + (kTarBlock - *size % kTarBlock) % kTarBlock;
       return padded >= *size && in_.skip(padded) >= *size;
     };
     if (!regular) {

@@ -5,9 +5,13 @@
 // Kind          by the member's name: .html .htm; .json (a JSON object); .txt .text .md .rst; others are passed over
 // Bad           header checksum or size wrong, truncated (the rest is given up); member above the limit (passed over)
 #pragma once
+#include <cstdint>
+
 #include "data/corpus/factory_records.h"
 
 namespace stoker::corpus {
+
+inline constexpr uint64_t kTarBlock = 512;  // headers and data are padded to it
 
 class TarReader : public RecordReader {
  public:

@@ -10,11 +10,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "data/corpus/ascii.h"
 
 namespace stoker::corpus {
 namespace {
-
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
 
 struct CloseConverter {
   void operator()(UConverter* c) const { ucnv_close(c); }
@@ -25,7 +24,7 @@ using Converter = std::unique_ptr<UConverter, CloseConverter>;
 std::string converter_name(std::string_view label) {
   std::string name;
   for (const char c : label)
-    if (static_cast<unsigned char>(c) > ' ' && c != '"' && c != '\'') name += lower(c);
+    if (static_cast<unsigned char>(c) > ' ' && c != '"' && c != '\'') name += ascii_lower(c);
   if (name.empty() || name.size() > 40) return {};
   static constexpr std::array<std::array<std::string_view, 2>, 18> kMeans = {{
       {"utf8", "UTF-8"},
@@ -72,7 +71,7 @@ std::string_view declared_in_markup(std::string_view bytes) {
   auto matches = [&](size_t at, std::string_view word) {
     if (head.size() - at < word.size()) return false;
     for (size_t i = 0; i < word.size(); ++i)
-      if (lower(head[at + i]) != word[i]) return false;
+      if (ascii_lower(head[at + i]) != word[i]) return false;
     return true;
   };
   auto value_after = [&](size_t at) -> std::string_view {

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/error.h"
+#include "data/corpus/ascii.h"
 
 namespace stoker::corpus {
 namespace {
@@ -17,12 +18,6 @@ std::string lowered(std::string_view s) {
   std::transform(out.begin(), out.end(), out.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
   return out;
-}
-
-std::string_view trimmed(std::string_view s) {
-  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
-  while (!s.empty() && (s.back() == ' ' || s.back() == '\t' || s.back() == '\r')) s.remove_suffix(1);
-  return s;
 }
 
 std::optional<uint64_t> number(std::string_view s, int base = 10) {
@@ -52,8 +47,8 @@ bool join_chunks(std::string_view body, std::string& out) {
   for (;;) {
     const size_t end = body.find('\n');
     if (end == std::string_view::npos) return false;
-    std::string_view length = trimmed(body.substr(0, end));
-    length = trimmed(length.substr(0, length.find(';')));
+    std::string_view length = ascii_trimmed(body.substr(0, end));
+    length = ascii_trimmed(length.substr(0, length.find(';')));
     const auto bytes = number(length, 16);
     body.remove_prefix(end + 1);
     if (!bytes) return false;
@@ -102,13 +97,13 @@ std::string inflate_body(std::string_view body, bool gzip, uint64_t max, std::st
 
 bool open_http_response(std::string_view message, uint64_t max_bytes, RawRecord& record) {
   size_t at = message.find('\n');
-  const std::string_view status_line = trimmed(message.substr(0, at));
+  const std::string_view status_line = ascii_trimmed(message.substr(0, at));
   if (!status_line.starts_with("HTTP/") || at == std::string_view::npos) {
     record.bad = "no HTTP status line in a response record";
     return true;
   }
   const size_t blank = status_line.find(' ');
-  if (blank == std::string_view::npos || trimmed(status_line.substr(blank)).substr(0, 3) != "200")
+  if (blank == std::string_view::npos || ascii_trimmed(status_line.substr(blank)).substr(0, 3) != "200")
     return false;
   std::string content_type, encoding, transfer;
   size_t begin = at + 1;
@@ -118,13 +113,13 @@ bool open_http_response(std::string_view message, uint64_t max_bytes, RawRecord&
       record.bad = "an HTTP header without an end";
       return true;
     }
-    const std::string_view line = trimmed(message.substr(begin, at - begin));
+    const std::string_view line = ascii_trimmed(message.substr(begin, at - begin));
     begin = at + 1;
     if (line.empty()) break;
     const size_t colon = line.find(':');
     if (colon == std::string_view::npos) continue;
-    const std::string name = lowered(trimmed(line.substr(0, colon)));
-    const std::string_view value = trimmed(line.substr(colon + 1));
+    const std::string name = lowered(ascii_trimmed(line.substr(0, colon)));
+    const std::string_view value = ascii_trimmed(line.substr(colon + 1));
     if (name == "content-type") content_type = value;
     else if (name == "content-encoding") encoding = lowered(value);
     else if (name == "transfer-encoding") transfer = lowered(value);
@@ -172,7 +167,7 @@ bool WarcReader::next(RawRecord& record) {
         if (in_.failure().empty()) return false;
         return give_up("");
       }
-    } while (!too_long && trimmed(line).empty());
+    } while (!too_long && ascii_trimmed(line).empty());
     if (too_long || !line.starts_with("WARC/"))
       return give_up("expected a line 'WARC/1.0' at a record's start: not a WARC file, or damaged");
     ++number_;
@@ -181,12 +176,12 @@ bool WarcReader::next(RawRecord& record) {
     for (;;) {
       if (!in_.line(line, 65536, too_long)) return give_up("the file ends inside a record's header");
       if (too_long) return give_up("a header line longer than 64 KiB");
-      const std::string_view header = trimmed(line);
+      const std::string_view header = ascii_trimmed(line);
       if (header.empty()) break;
       const size_t colon = header.find(':');
       if (colon == std::string_view::npos) continue;
-      const std::string name = lowered(trimmed(header.substr(0, colon)));
-      const std::string_view value = trimmed(header.substr(colon + 1));
+      const std::string name = lowered(ascii_trimmed(header.substr(0, colon)));
+      const std::string_view value = ascii_trimmed(header.substr(colon + 1));
       if (name == "warc-type") type = lowered(value);
       else if (name == "content-length") length = number(value);
       else if (name == "content-type") content_type = value;

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/expect_error.h"
 #include "data/loader/made_dataset.h"
 #include "data/loader/prefetcher.h"
 
@@ -192,34 +193,24 @@ TEST(Loader, FewOpenShardsGiveTheSameBytes) {
 
 TEST(Loader, ErrorsSayWhatToDo) {
   const auto made = make(5, true, false);
-  auto message = [](auto&& f, ErrorKind kind) -> std::string {
-    try {
-      f();
-    } catch (const Error& e) {
-      EXPECT_EQ(e.kind(), kind) << e.what();
-      return e.what();
-    }
-    ADD_FAILURE() << "nothing was thrown";
-    return "";
-  };
-  EXPECT_NE(message([&] { Loader(made->fs, "d", options(100000)); }, ErrorKind::kUsage)
+  EXPECT_NE(message_of([&] { Loader(made->fs, "d", options(100000)); }, ErrorKind::kUsage)
                 .find("Use a shorter sequence_length or more data"),
             std::string::npos);
-  EXPECT_NE(message([&] { Loader(made->fs, "d", options(0)); }, ErrorKind::kUsage)
+  EXPECT_NE(message_of([&] { Loader(made->fs, "d", options(0)); }, ErrorKind::kUsage)
                 .find("sequence_length: expected at least 1"),
             std::string::npos);
   LoaderOptions no_split = options(4);
   no_split.split = "test";
-  EXPECT_NE(message([&] { Loader(made->fs, "d", no_split); }, ErrorKind::kUsage).find("it has train"),
+  EXPECT_NE(message_of([&] { Loader(made->fs, "d", no_split); }, ErrorKind::kUsage).find("it has train"),
             std::string::npos);
   // A token outside the vocabulary is refused before a model uses it as an index.
   made->fs.flip_bit("d/train_00000.bin", 1, 6);
   const Loader loader(made->fs, "d", options(4));
   Batch b;
-  EXPECT_NE(
-      message([&] { loader.fill(0, static_cast<int64_t>(loader.samples_per_epoch()), b); }, ErrorKind::kData)
-          .find("the vocabulary has 1000"),
-      std::string::npos);
+  EXPECT_NE(message_of([&] { loader.fill(0, static_cast<int64_t>(loader.samples_per_epoch()), b); },
+                       ErrorKind::kData)
+                .find("the vocabulary has 1000"),
+            std::string::npos);
 }
 
 TEST(Prefetcher, GivesWhatTheLoaderGivesFromAnywhere) {

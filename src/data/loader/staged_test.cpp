@@ -99,7 +99,7 @@ class Server {
   int port_ = 0;
 };
 
-constexpr int64_t kLength = 64;
+constexpr int64_t kRowLength = 64;
 
 struct Far {
   // About 1 MB of tokens in shards of several blocks.
@@ -112,11 +112,12 @@ struct Far {
     auto staged = std::make_unique<StagedShardSource>(remote, local, dataset, "train", staging);
     if (source) *source = staged.get();
     return std::make_unique<Loader>(
-        dataset, LoaderOptions{"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0},
+        dataset, LoaderOptions{"train", kRowLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0},
         std::move(staged));
   }
   Batch expected(uint64_t first, int64_t rows) {
-    const Loader near(made->fs, "d", {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0});
+    const Loader near(made->fs, "d",
+                      {"train", kRowLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0});
     Batch b;
     near.fill(first, rows, b);
     return b;
@@ -235,7 +236,7 @@ TEST(Staged, TheLoaderTakesUrlsAndErrorsNameThem) {
   Far far;
   const std::string cache = testing::TempDir() + "stoker-staged-test";
   io::remove_tree(io::real_file_system(), cache);
-  LoaderOptions o{"train", kLength, 3, PackingMode::kDocumentMasks, false, cache, 1 << 20, "", 0};
+  LoaderOptions o{"train", kRowLength, 3, PackingMode::kDocumentMasks, false, cache, 1 << 20, "", 0};
   {
     const Loader loader(io::real_file_system(), far.server.url("d"), o);
     Batch got;
@@ -256,10 +257,10 @@ TEST(Staged, TheLoaderTakesUrlsAndErrorsNameThem) {
 // Rows of a plan over many far shards.
 struct FarPlan {
   FarPlan() : made(make(4000, true, false, 200)), server(made->fs), remote(local) {
-    build_pack_plan(made->fs, Dataset::open(made->fs, "d"), "train", "plan", kLength);
+    build_pack_plan(made->fs, Dataset::open(made->fs, "d"), "train", "plan", kRowLength);
   }
   static LoaderOptions options() {
-    return {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "plan", 0};
+    return {"train", kRowLength, 3, PackingMode::kDocumentMasks, false, "", 0, "plan", 0};
   }
   Loader loader() {
     StagingOptions staging;
@@ -309,7 +310,8 @@ TEST(Staged, AWaitForRowsCanBeGivenUp) {
 // A mounted file system that answers with errors for a while: reads stall and go on, staged and not.
 TEST(Staged, AMountThatGoesAwayStallsTheRun) {
   const auto made = make(3000, true, false, 1200);
-  const Loader near(made->fs, "d", {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0});
+  const Loader near(made->fs, "d",
+                    {"train", kRowLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0});
   Batch expected, got;
   near.fill(0, 40, expected);
   for (const bool staged : {false, true}) {
@@ -334,7 +336,7 @@ TEST(Staged, AMountThatGoesAwayStallsTheRun) {
     } else {
       source = local_shard_source(dataset, "train", 256, retry);
     }
-    const Loader loader(dataset, {"train", kLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0},
+    const Loader loader(dataset, {"train", kRowLength, 3, PackingMode::kDocumentMasks, false, "", 0, "", 0},
                         std::move(source));
     mount.arm(io::Fault::kIoError, mount.operations() + 2, 5);
     loader.fill(0, 40, got);

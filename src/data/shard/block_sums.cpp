@@ -9,15 +9,15 @@
 
 namespace stoker::data {
 namespace {
-constexpr char kMagic[8] = {'S', 'T', 'K', 'S', 'U', 'M', 'S', 0};
-constexpr uint64_t kHeaderBytes = 32, kLargestBlock = uint64_t{1} << 30;
+constexpr char kSumsMagic[8] = {'S', 'T', 'K', 'S', 'U', 'M', 'S', 0};
+constexpr uint64_t kSumsHeaderBytes = 32, kLargestBlock = uint64_t{1} << 30;
 }  // namespace
 
 BlockSums BlockSums::parse(std::span<const std::byte> bytes, const std::string& file) {
-  if (bytes.size() < kHeaderBytes || std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0)
+  if (bytes.size() < kSumsHeaderBytes || std::memcmp(bytes.data(), kSumsMagic, sizeof kSumsMagic) != 0)
     fail(ErrorKind::kData,
          "{}: offset 0: expected the magic \"STKSUMS\\0\" of block sums, found other bytes or fewer than {}",
-         file, kHeaderBytes);
+         file, kSumsHeaderBytes);
   BlockSums out;
   uint64_t version;
   std::memcpy(&version, bytes.data() + 8, 8);
@@ -28,24 +28,24 @@ BlockSums BlockSums::parse(std::span<const std::byte> bytes, const std::string& 
     fail(ErrorKind::kData, "{}: offset 16: expected blocks of 1 to {} bytes, found {}", file, kLargestBlock,
          out.block_bytes);
   const uint64_t blocks = out.file_bytes / out.block_bytes + (out.file_bytes % out.block_bytes != 0);
-  const uint64_t expected = checked_add(kHeaderBytes, checked_mul<uint64_t>(8, blocks, file), file);
+  const uint64_t expected = checked_add(kSumsHeaderBytes, checked_mul<uint64_t>(8, blocks, file), file);
   if (bytes.size() != expected)
     fail(ErrorKind::kData,
          "{}: offset 24: {} blocks need a file of {} bytes, found {}. It was cut short or overwritten", file,
          blocks, expected, bytes.size());
   out.sums.resize(blocks);
-  if (blocks) std::memcpy(out.sums.data(), bytes.data() + kHeaderBytes, 8 * blocks);
+  if (blocks) std::memcpy(out.sums.data(), bytes.data() + kSumsHeaderBytes, 8 * blocks);
   return out;
 }
 
 std::vector<std::byte> BlockSums::encode() const {
-  std::vector<std::byte> out(kHeaderBytes + 8 * sums.size());
+  std::vector<std::byte> out(kSumsHeaderBytes + 8 * sums.size());
   const uint64_t version = 1;
-  std::memcpy(out.data(), kMagic, sizeof kMagic);
+  std::memcpy(out.data(), kSumsMagic, sizeof kSumsMagic);
   std::memcpy(out.data() + 8, &version, 8);
   std::memcpy(out.data() + 16, &block_bytes, 8);
   std::memcpy(out.data() + 24, &file_bytes, 8);
-  if (!sums.empty()) std::memcpy(out.data() + kHeaderBytes, sums.data(), 8 * sums.size());
+  if (!sums.empty()) std::memcpy(out.data() + kSumsHeaderBytes, sums.data(), 8 * sums.size());
   return out;
 }
 

@@ -8,21 +8,21 @@
 
 namespace stoker::data {
 namespace {
-constexpr char kMagic[8] = {'S', 'T', 'K', 'D', 'O', 'C', 'S', 0};
-constexpr uint64_t kHeaderBytes = 24, kRecordBytes = 40;
+constexpr char kTableMagic[8] = {'S', 'T', 'K', 'D', 'O', 'C', 'S', 0};
+constexpr uint64_t kTableHeaderBytes = 24, kRecordBytes = 40;
 }  // namespace
 
 DocumentTable DocumentTable::parse(std::span<const std::byte> bytes, std::string file) {
-  if (bytes.size() < kHeaderBytes || std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0)
+  if (bytes.size() < kTableHeaderBytes || std::memcmp(bytes.data(), kTableMagic, sizeof kTableMagic) != 0)
     fail(ErrorKind::kData,
          "{}: offset 0: expected the magic \"STKDOCS\\0\" of a document table, found other bytes or fewer "
          "than {}",
-         file, kHeaderBytes);
+         file, kTableHeaderBytes);
   uint64_t version, count;
   std::memcpy(&version, bytes.data() + 8, 8);
   std::memcpy(&count, bytes.data() + 16, 8);
   if (version != 1) fail(ErrorKind::kData, "{}: offset 8: expected version 1, found {}", file, version);
-  const uint64_t expected = checked_add(kHeaderBytes, checked_mul(kRecordBytes, count, file), file);
+  const uint64_t expected = checked_add(kTableHeaderBytes, checked_mul(kRecordBytes, count, file), file);
   if (bytes.size() != expected)
     fail(ErrorKind::kData,
          "{}: offset 16: {} documents need a file of {} bytes, found {}. It was cut short or overwritten",
@@ -35,7 +35,7 @@ DocumentTable DocumentTable::parse(std::span<const std::byte> bytes, std::string
 
 DocumentOrigin DocumentTable::at(uint64_t document) const {
   STOKER_CHECK(document < documents_, "document {} of {}", document, documents_);
-  const std::byte* p = bytes_.data() + kHeaderBytes + kRecordBytes * document;
+  const std::byte* p = bytes_.data() + kTableHeaderBytes + kRecordBytes * document;
   DocumentOrigin origin;
   std::memcpy(&origin.text_hash.high, p, 8);
   std::memcpy(&origin.text_hash.low, p + 8, 8);
@@ -46,7 +46,7 @@ DocumentOrigin DocumentTable::at(uint64_t document) const {
 }
 
 void put_document_table_head(HashedFile& out, uint64_t documents) {
-  out.append(kMagic, sizeof kMagic);
+  out.append(kTableMagic, sizeof kTableMagic);
   out.put(uint64_t{1});
   out.put(documents);
 }

@@ -12,7 +12,7 @@
 namespace stoker::data {
 namespace {
 using Json = nlohmann::json;  // object keys sorted: dump() is the canonical form
-constexpr std::string_view kFormat = "stoker-dataset";
+constexpr std::string_view kDatasetFormat = "stoker-dataset";
 constexpr uint64_t kVersion = 1;
 
 Json shard_json(const ShardRecord& s) {
@@ -122,7 +122,7 @@ std::string Manifest::to_json() const {
                              {"text_bytes", s.text_bytes},
                              {"shards", std::move(shards)}};
   }
-  const Json json{{"format", kFormat},
+  const Json json{{"format", kDatasetFormat},
                   {"version", kVersion},
                   {"token_type", to_string(token_type)},
                   {"tokenizer",
@@ -140,7 +140,7 @@ Manifest Manifest::parse(std::string_view text, std::string_view file_view) {
   const std::string file(file_view);
   const Json json = parse_strict_object(text, file);
   Fields f(json, file, "");
-  f.expect_format(kFormat, kVersion, ": not a Stoker dataset");
+  f.expect_format(kDatasetFormat, kVersion, ": not a Stoker dataset");
   Manifest m;
   m.token_type = token_type_from_string(f.text("token_type"), file);
   Fields tokenizer(f.at("tokenizer"), file, "tokenizer");

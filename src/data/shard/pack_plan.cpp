@@ -17,7 +17,7 @@ using Json = nlohmann::json;
 constexpr std::string_view kRowsMagic{"STKROWS\0", 8};
 constexpr uint64_t kRowsHeader = 48, kPieceBytes = 16;
 constexpr uint64_t kMostLength = uint64_t{1} << 24;
-constexpr std::string_view kFormat = "stoker-pack-plan";
+constexpr std::string_view kPlanFormat = "stoker-pack-plan";
 constexpr std::string_view kAdvice = "make it again with: stoker data pack";
 
 template <typename T>
@@ -182,7 +182,7 @@ std::string PackPlanManifest::to_json() const {
   for (const auto& s : shards)
     list.push_back(
         {{"rows", s.rows}, {"pieces", s.pieces}, {"tokens", s.tokens}, {"file", data::to_json(s.file)}});
-  return Json{{"format", kFormat},
+  return Json{{"format", kPlanFormat},
               {"version", 1},
               {"dataset", dataset.hex()},
               {"split", split},
@@ -203,7 +203,7 @@ PackPlanManifest PackPlanManifest::parse(std::string_view text, std::string_view
   const std::string file(file_view);
   const Json json = parse_strict_object(text, file, kAdvice);
   Fields f(json, file, "");
-  f.expect_format(kFormat, 1);
+  f.expect_format(kPlanFormat, 1);
   PackPlanManifest m;
   m.dataset = hash_from_hex(f.text("dataset"), file, "dataset");
   m.split = f.text("split");

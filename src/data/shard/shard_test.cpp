@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/expect_error.h"
 #include "data/shard/block_sums.h"
 #include "data/shard/dataset.h"
 #include "data/shard/dataset_diff.h"
@@ -37,17 +38,6 @@ std::vector<std::vector<int32_t>> golden_documents(bool wide) {
   if (wide)
     for (auto& d : docs) d.push_back(1 << 20);
   return docs;
-}
-
-std::string message_of(const std::function<void()>& f, ErrorKind kind = ErrorKind::kData) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return "";
 }
 
 std::span<const std::byte> bytes_of(const std::string& s) {

@@ -10,8 +10,8 @@ namespace stoker::data {
 namespace {
 static_assert(std::endian::native == std::endian::little, "the shard formats are little-endian");
 
-constexpr char kMagic[9] = {'M', 'M', 'I', 'D', 'I', 'D', 'X', 0, 0};
-constexpr uint64_t kHeaderBytes = 34;
+constexpr char kIndexMagic[9] = {'M', 'M', 'I', 'D', 'I', 'D', 'X', 0, 0};
+constexpr uint64_t kIndexHeaderBytes = 34;
 
 std::string_view foreign_code_name(uint8_t code) {
   static constexpr std::string_view kNames[] = {"?",     "uint8", "int8",    "int16",
@@ -37,11 +37,11 @@ TokenIndex TokenIndex::parse(std::span<const std::byte> bytes, std::string file)
   index.bytes_ = bytes;
   index.file_ = std::move(file);
   const auto& name = index.file_;
-  if (bytes.size() < kHeaderBytes)
+  if (bytes.size() < kIndexHeaderBytes)
     fail(ErrorKind::kData,
          "{}: an index has at least {} bytes of header, found a file of {}. It was cut short; write it again",
-         name, kHeaderBytes, bytes.size());
-  if (std::memcmp(bytes.data(), kMagic, sizeof kMagic) != 0)
+         name, kIndexHeaderBytes, bytes.size());
+  if (std::memcmp(bytes.data(), kIndexMagic, sizeof kIndexMagic) != 0)
     fail(ErrorKind::kData,
          "{}: offset 0: expected the magic \"MMIDIDX\\0\\0\" of a Megatron index, found other bytes", name);
   const auto version = index.load<uint64_t>(9);
@@ -58,7 +58,7 @@ TokenIndex TokenIndex::parse(std::span<const std::byte> bytes, std::string file)
   if (index.bounds_ == 0)
     fail(ErrorKind::kData, "{}: offset 26: expected at least one document bound (the leading 0), found 0",
          name);
-  const uint64_t expected = checked_add(kHeaderBytes,
+  const uint64_t expected = checked_add(kIndexHeaderBytes,
                                         checked_add(checked_mul<uint64_t>(12, index.sequences_, name),
                                                     checked_mul<uint64_t>(8, index.bounds_, name), name),
                                         name);
@@ -144,7 +144,7 @@ uint64_t TokenIndex::document_of(uint64_t token, uint64_t total_tokens) const {
 
 void write_token_index(HashedFile& out, TokenType type, uint64_t documents,
                        const std::function<void(const std::function<void(int32_t)>&)>& each_length) {
-  out.append(kMagic, sizeof kMagic);
+  out.append(kIndexMagic, sizeof kIndexMagic);
   out.put(uint64_t{1});
   out.put(static_cast<uint8_t>(type));
   out.put(documents);

@@ -19,7 +19,7 @@
 namespace stoker::tokenizer {
 namespace {
 
-const std::string kGolden = STOKER_SOURCE_DIR "/tests/golden/tokenizer/";
+const std::string kGoldenFiles = STOKER_SOURCE_DIR "/tests/golden/tokenizer/";
 
 std::string random_bytes(std::mt19937& random, size_t size) {
   static const std::string kLikely = "  \n\n\tthe of and 's 12 <|endoftext|> \xe4\xb8\xad\xc3\xa9!?(";
@@ -41,7 +41,7 @@ std::string random_bytes(std::mt19937& random, size_t size) {
 
 class AllPatterns : public testing::TestWithParam<SplitPattern> {
  protected:
-  Tokenizer tokenizer_ = Tokenizer::load(kGolden + std::string(split_name(GetParam())) + ".json");
+  Tokenizer tokenizer_ = Tokenizer::load(kGoldenFiles + std::string(split_name(GetParam())) + ".json");
 };
 
 TEST_P(AllPatterns, AnyBytesComeBack) {
@@ -149,7 +149,7 @@ std::vector<int32_t> merge_plainly(const Definition& d, std::string_view piece) 
 }
 
 TEST(Bpe, ShortAndLongPiecesFollowTheDefinition) {
-  const auto t = Tokenizer::load(kGolden + "gpt2.json");
+  const auto t = Tokenizer::load(kGoldenFiles + "gpt2.json");
   std::array<int32_t, 256> bytes;
   for (const auto& e : t.definition().vocab)
     if (e.bytes.size() == 1) bytes[static_cast<uint8_t>(e.bytes[0])] = e.id;
@@ -217,7 +217,7 @@ TEST(PairRanks, FindsEveryPairAndNoOther) {
 }
 
 TEST(Bpe, AMillionEqualCharactersAreNotQuadratic) {
-  const auto t = Tokenizer::load(kGolden + "llama3.json");
+  const auto t = Tokenizer::load(kGoldenFiles + "llama3.json");
   for (const char* unit : {"a", "=", " ", "\xe4\xb8\xad", "ab"}) {
     std::string text;
     while (text.size() < 1000000) text += unit;
@@ -240,7 +240,7 @@ TEST(Bpe, AByteWithoutTokenIsAnErrorNotALoss) {
 }
 
 TEST(StreamDecoder, HoldsBackIncompleteCharactersOnly) {
-  const auto t = Tokenizer::load(kGolden + "gpt2.json");
+  const auto t = Tokenizer::load(kGoldenFiles + "gpt2.json");
   auto push = [&](StreamDecoder& d, std::string_view bytes) {
     std::string out;
     for (char c : bytes) out += d.push(*t.token_to_id(std::string(1, c)));

@@ -26,6 +26,7 @@ class FactoryBuilder {
 
   BuildResult run(bool prune) {
     const double start = monotonic_s();
+    check_output(recipe_);
     if (prune) store_.remember_asked();
     for (int round = 0;; ++round) {
       try {

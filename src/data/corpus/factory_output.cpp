@@ -52,6 +52,14 @@ struct WrittenChunk {
   std::vector<Sample> samples;                      // candidates
 };
 
+std::unique_ptr<tokenizer::Tokenizer> load_tokenizer(const Recipe& recipe) {
+  auto out = std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::load(recipe.tokenizer));
+  if (!out->end_of_text())
+    fail(ErrorKind::kUsage, "{}: it has no token that ends a document, such as <|endoftext|>",
+         recipe.tokenizer);
+  return out;
+}
+
 class FactoryWriter {
  public:
   FactoryWriter(io::FileSystem& fs, const StageContext& context, const ArtifactStore& store,
@@ -65,12 +73,8 @@ class FactoryWriter {
         tally_(recipe_, corpus),
         concatenated_(recipe_.pack_length) {
     if (!recipe_.tokenizer.empty()) {
-      tokenizer_ = std::make_unique<tokenizer::Tokenizer>(tokenizer::Tokenizer::load(recipe_.tokenizer));
-      const auto end = tokenizer_->end_of_text();
-      if (!end)
-        fail(ErrorKind::kUsage, "{}: it has no token that ends a document, such as <|endoftext|>",
-             recipe_.tokenizer);
-      eod_ = *end;
+      tokenizer_ = load_tokenizer(recipe_);
+      eod_ = *tokenizer_->end_of_text();
     }
     result_.version = corpus_version(context_, corpus_, tokenizer_ ? tokenizer_->content_hash() : Hash128{})
                           .hex()
@@ -131,7 +135,12 @@ class FactoryWriter {
     const std::string report = counts.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
     io::write_file_atomic(fs_, io::join(directory.staging(), "report.json"), report);
     io::write_file_atomic(fs_, io::join(directory.staging(), "report.html"), report_page(report));
-    directory.commit();
+    try {
+      directory.commit();
+    } catch (const Error&) {
+      // Another build of the same inputs and recipe may have been faster: what it wrote are the same bytes.
+      if (!fs_.exists(io::join(result_.directory, "report.json"))) throw;
+    }
     point_latest();
   }
 
@@ -329,6 +338,10 @@ Hash128 corpus_version(const StageContext& context, const Corpus& corpus, Hash12
   for (const InputFile* file : corpus.files) key.add(file->name).add(file->format);
   for (const auto& chunk : corpus.chunks) key.add(chunk.raw).add_number(chunk.batch);
   return key.key();
+}
+
+void check_output(const Recipe& recipe) {
+  if (!recipe.tokenizer.empty()) load_tokenizer(recipe);
 }
 
 void write_corpus(io::FileSystem& fs, const StageContext& context, const ArtifactStore& store,

@@ -14,6 +14,9 @@ namespace stoker::corpus {
 // Hash of everything the output depends on; the version is its first 16 digits.
 Hash128 corpus_version(const StageContext& context, const Corpus& corpus, Hash128 tokenizer);
 
+// What writing would fail for only at the end of a long build: a tokenizer that is not there, or has no token that ends documents.
+void check_output(const Recipe& recipe);
+
 // Fills in what result says about the output.
 void write_corpus(io::FileSystem& fs, const StageContext& context, const ArtifactStore& store,
                   const Corpus& corpus, int threads, BuildResult& result);

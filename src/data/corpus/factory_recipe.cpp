@@ -40,6 +40,13 @@ class Table {
       wrong(key, *node, std::is_floating_point_v<T> ? "a number" : "a whole number, not negative");
     }
   }
+  template <typename T>
+  T share(const char* key, T fallback) {
+    const T found = value(key, fallback);
+    if (!(found >= 0 && found <= 1))
+      fail(ErrorKind::kUsage, "{}: {} is {}: expected 0 to 1", where_, key, found);
+    return found;
+  }
   // A whole number of MiB, in bytes.
   uint64_t mebibytes(const char* key, uint64_t fallback, uint64_t least, uint64_t most) {
     const uint64_t found = value<uint64_t>(key, fallback);
@@ -230,7 +237,7 @@ StageRecipe parse_stage(const toml::table& table, const std::string& where, cons
               ErrorKind::kUsage,
               "{}: keep: '{}' is no code of a language: expected such as en, de, zh-hant, or und (undecided)",
               where, code);
-      stage.min_share = t.value("min_share", 0.65f);
+      stage.min_share = t.share("min_share", 0.65f);
       break;
     case StageKind::kQuality:
       parse_quality(t, stage);
@@ -241,7 +248,7 @@ StageRecipe parse_stage(const toml::table& table, const std::string& where, cons
       stage.classifier = resolved(t.value<std::string>("classifier", ""), directory);
       stage.when = t.bounds("when");
       stage.drop = t.value("drop", false);
-      stage.min_probability = t.value("min_probability", 0.5f);
+      stage.min_probability = t.share("min_probability", 0.5f);
       if ((stage.pattern.empty() ? 0 : 1) + (stage.classifier.empty() ? 0 : 1) +
               (stage.when.empty() ? 0 : 1) !=
           1)
@@ -253,7 +260,7 @@ StageRecipe parse_stage(const toml::table& table, const std::string& where, cons
       stage.sets = t.strings("sets");
       for (auto& set : stage.sets) set = resolved(set, directory);
       stage.n = t.value("n", 13);
-      stage.max_overlap = t.value("max_overlap", 0.5f);
+      stage.max_overlap = t.share("max_overlap", 0.5f);
       if (stage.sets.empty())
         fail(ErrorKind::kUsage, "{}: decontaminate needs sets = [files of evaluation text]", where);
       if (stage.n < 5 || stage.n > 100)
@@ -267,7 +274,7 @@ StageRecipe parse_stage(const toml::table& table, const std::string& where, cons
       stage.minhash.n = t.value("n", stage.minhash.n);
       stage.minhash.bands = t.value("bands", stage.minhash.bands);
       stage.minhash.rows = t.value("rows", stage.minhash.rows);
-      stage.min_similarity = t.value("min_similarity", 0.0);
+      stage.min_similarity = t.share("min_similarity", 0.0);
       const auto prefer = t.value<std::string>("prefer", "priority");
       if (prefer != "priority" && prefer != "longest")
         fail(ErrorKind::kUsage, "{}: prefer is '{}': expected priority or longest", where, prefer);

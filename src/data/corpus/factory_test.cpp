@@ -14,6 +14,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -403,6 +404,8 @@ TEST_F(Factory, MistakesInARecipeAreNamed) {
   EXPECT_NE(message("{use = \"language\", keep = [\"english\"]}").find("'english' is no code"),
             std::string::npos);
   EXPECT_EQ(message("{use = \"language\", keep = [\"en\", \"zh-hant\", \"und\"]}"), "");
+  EXPECT_NE(message("{use = \"near\", min_similarity = 7.5}").find("min_similarity is 7.5: expected 0 to 1"),
+            std::string::npos);
   EXPECT_NE(message("\"unicode\"").find("expected stages = [{use = "), std::string::npos);
   // What is there under a wrong name is told before what is missing.
   auto whole = [](const char* text) -> std::string {
@@ -437,6 +440,32 @@ TEST_F(Factory, SettingsOfStagesAreInTheRecipesWords) {
        {"\"unicode\"", "\"c4_lines\"", "\"pii\"", "\"exact\"", "\"lines\"",
         "\"label\", name = \"l\", pattern = \"x\"", "\"decontaminate\", sets = \"in/lines.jsonl\""})
     EXPECT_NE(said(stage).find("\"use\":"), std::string::npos) << stage;
+}
+
+// Not at the end of a long build.
+TEST_F(Factory, AMissingTokenizerIsToldBeforeAnythingIsRead) {
+  auto r = recipe("", "out", "work");
+  r.tokenizer = root_ + "/none.json";
+  EXPECT_THROW(build_corpus(io::real_file_system(), r), Error);
+  EXPECT_FALSE(stdfs::exists(root_ + "/work/text"));
+}
+
+// Builds side by side into one folder: whoever is first writes the version, and the others find it.
+TEST_F(Factory, BuildsSideBySideEndWithOneVersion) {
+  std::vector<std::string> versions(3);
+  std::vector<std::thread> builds;
+  for (auto& version : versions)
+    builds.emplace_back([&] {
+      try {
+        version = build_corpus(io::real_file_system(), recipe(kStages, "out", "work")).version;
+      } catch (const std::exception& e) {
+        version = e.what();
+      }
+    });
+  for (auto& build : builds) build.join();
+  EXPECT_EQ(versions[0].size(), 16u) << versions[0];
+  EXPECT_EQ(versions, std::vector<std::string>(3, versions[0]));
+  EXPECT_EQ(files_of(root_ + "/out").size(), files_of(root_ + "/out/" + versions[0]).size() + 1);
 }
 
 TEST_F(Factory, SourcesThatGiveNothingAreNamed) {

@@ -8,6 +8,7 @@
 #include "cli/plan_options.h"
 #include "plan/assess.h"
 #include "plan/catalog.h"
+#include "plan/catalog_files.h"
 #include "plan/published_energy.h"
 
 namespace stoker::cli {

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cli/command.h"
 #include "cli/plan_options.h"
+#include "plan/catalog_files.h"
 #include "plan/published_failures.h"
 
 namespace stoker::cli {

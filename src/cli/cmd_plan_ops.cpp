@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/json_number.h"
 #include "cli/plan_options.h"
+#include "plan/catalog_files.h"
 #include "plan/published_ops.h"
 
 namespace stoker::cli {

@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/json_number.h"
 #include "cli/plan_options.h"
+#include "plan/catalog_files.h"
 #include "plan/error_bands.h"
 #include "plan/fit.h"
 #include "plan/validate.h"

@@ -1,8 +1,6 @@
 #include "cli/plan_options.h"
 
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
 #include "base/error.h"
 
@@ -59,13 +57,6 @@ plan::PlanRequest plan_request(const PlanOptions& o, const std::vector<std::stri
     request.price_files = o.prices;
   }
   return request;
-}
-
-std::string read_text(const std::string& path, std::string_view wanted) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf())) fail(ErrorKind::kUsage, "cannot read {}: give {}", path, wanted);
-  return bytes.str();
 }
 
 }  // namespace stoker::cli

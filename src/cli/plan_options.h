@@ -25,8 +25,4 @@ std::shared_ptr<PlanOptions> add_plan_options(Command& cmd, bool file_required);
 // Settings of the options come after the file's own and win.
 plan::PlanRequest plan_request(const PlanOptions& options, const std::vector<std::string>& more = {});
 
-// A file named on the command line, whole; `wanted` says what was asked for ("a CSV file of published runs").
-// Usage: it cannot be read.
-std::string read_text(const std::string& path, std::string_view wanted);
-
 }  // namespace stoker::cli

@@ -9,14 +9,10 @@
 namespace stoker::plan {
 namespace {
 
-bool adapts(const RunSpec& run) {
-  return run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
-}
-
 double checkpoint_bytes_of(const RunSpec& run) {
   const double n = static_cast<double>(parameter_count(run.model));
   const double state = run.optimizer.master_bytes + run.optimizer.state_bytes;
-  if (!adapts(run)) return n * (parameter_bytes(run.precision) + state);
+  if (!trains_adapters(run)) return n * (parameter_bytes(run.precision) + state);
   // Adapters of every matrix: rank x (in + out), near rank x 2 x hidden for each of about seven a layer.
   const double adapters = static_cast<double>(run.lora_rank * 2 * run.model.hidden * 7 * run.model.layers);
   return adapters * (2 + state);

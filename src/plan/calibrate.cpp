@@ -1,5 +1,6 @@
 #include "plan/calibrate.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -9,7 +10,7 @@ namespace {
 
 using Times = std::array<double, kWorkKinds>;
 
-WorkKind kind_of(StepTerm term) {
+WorkKind work_of(StepTerm term) {
   switch (term) {
     case StepTerm::kMatmul:
     case StepTerm::kRecompute:
@@ -30,7 +31,7 @@ Times predicted_times(const PlanInput& in, const EfficiencyTable& table) {
   const StepTime step = predict_step_time(in, e);
   Times out{};
   for (int t = 0; t < kStepTerms; ++t)
-    out[static_cast<size_t>(kind_of(static_cast<StepTerm>(t)))] += step.terms[static_cast<size_t>(t)].value();
+    out[static_cast<size_t>(work_of(static_cast<StepTerm>(t)))] += step.terms[static_cast<size_t>(t)].value();
   return out;
 }
 
@@ -88,7 +89,34 @@ double total(const Times& times) {
   return sum;
 }
 
-void check(const MeasuredStep& s) {
+struct Repeats {
+  MeasuredStep median;
+  double fastest_s = 0, slowest_s = 0;
+  size_t steps = 0;
+};
+
+// Steps of one model and batch are repeats of one thing, in the order in which models came first.
+std::vector<Repeats> repeats_of(const std::vector<MeasuredStep>& steps) {
+  std::vector<std::vector<const MeasuredStep*>> groups;
+  for (const MeasuredStep& s : steps) {
+    auto same = [&s](const std::vector<const MeasuredStep*>& g) {
+      return g.front()->model == s.model &&
+             g.front()->input.run.batch.tokens() == s.input.run.batch.tokens() &&
+             g.front()->input.run.batch.sequence_length == s.input.run.batch.sequence_length;
+    };
+    const auto found = std::find_if(groups.begin(), groups.end(), same);
+    if (found == groups.end()) groups.push_back({&s});
+    else found->push_back(&s);
+  }
+  std::vector<Repeats> out;
+  for (auto& group : groups) {
+    std::sort(group.begin(), group.end(), [](const auto* a, const auto* b) { return a->step_s < b->step_s; });
+    out.push_back({*group[group.size() / 2], group.front()->step_s, group.back()->step_s, group.size()});
+  }
+  return out;
+}
+
+void check_step(const MeasuredStep& s) {
   double sum = 0;
   for (double share : s.share) {
     if (!(share >= -0.05 && share <= 1.05))
@@ -106,21 +134,31 @@ void check(const MeasuredStep& s) {
 
 Calibration calibrate(const EfficiencyTable& start, const std::vector<MeasuredStep>& steps) {
   if (steps.empty()) fail(ErrorKind::kData, "nothing was measured: expected at least one step");
+  for (const MeasuredStep& s : steps) check_step(s);
+  const std::vector<Repeats> measured = repeats_of(steps);
   std::vector<const MeasuredStep*> all;
-  for (const MeasuredStep& s : steps) check(s), all.push_back(&s);
+  for (const Repeats& r : measured) all.push_back(&r.median);
   Calibration out{fitted_to(start, all), {}, {}};
-  const Times before = predicted_times(steps.front().input, start),
-              after = predicted_times(steps.front().input, out.table);
+  const Times before = predicted_times(all.front()->input, start),
+              after = predicted_times(all.front()->input, out.table);
   for (size_t k = 0; k < kWorkKinds; ++k) out.factor[k] = before[k] > 0 ? after[k] / before[k] : 1;
-  for (const MeasuredStep& s : steps) {
+  for (const Repeats& r : measured) {
     std::vector<const MeasuredStep*> others;
-    for (const MeasuredStep& o : steps)
-      if (o.model != s.model) others.push_back(&o);
+    for (const MeasuredStep* o : all)
+      if (o->model != r.median.model) others.push_back(o);
     const bool held_out = !others.empty();
     const EfficiencyTable table = held_out ? fitted_to(start, others) : out.table;
-    out.checks.push_back({s.model, s.step_s, total(predicted_times(s.input, table)), held_out});
+    out.checks.push_back({r.median.model, r.median.step_s, total(predicted_times(r.median.input, table)),
+                          r.fastest_s, r.slowest_s, r.steps, held_out});
   }
   return out;
+}
+
+double calibrated_band(const Calibration& calibration) {
+  double error = 0, spread = 0;
+  for (const CalibrationCheck& c : calibration.checks)
+    error = std::max(error, std::abs(c.error())), spread = std::max(spread, c.spread());
+  return error + spread;
 }
 
 WorkKind work_kind(std::string_view part) {

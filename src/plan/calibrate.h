@@ -1,7 +1,8 @@
 // plan/calibrate.h
 // This machine's own efficiencies from its own measured steps: what share of its measured peak each kind of
 // work reaches.
-// In           steps with their wall time and its shares by kind of work, as `stoker bench step --json` prints
+// In           steps with their wall time and its shares by kind of work, as `stoker bench step --json` prints;
+//              of several of one model the median counts and the rest say how far this machine wanders
 // Method       each kind's efficiency is scaled by the geometric mean of measured over predicted time, until
 //              it stands still; five numbers, whatever the count of steps. Nothing is fitted per model.
 // Check        each step predicted by a calibration that has not seen its model, where there are two or more
@@ -29,8 +30,12 @@ struct MeasuredStep {
 
 struct CalibrationCheck {
   std::string model;
-  double measured_s = 0, predicted_s = 0;
+  double measured_s = 0, predicted_s = 0;  // median; prediction
+  double fastest_s = 0, slowest_s = 0;     // of the measured steps
+  size_t steps = 1;
   bool held_out = false;
+  double error() const { return predicted_s / measured_s - 1; }
+  double spread() const { return (slowest_s - fastest_s) / (2 * measured_s); }  // half of it, of the median
 };
 
 struct Calibration {
@@ -38,6 +43,9 @@ struct Calibration {
   std::array<double, kWorkKinds> factor{};  // time of each kind over what `start` said
   std::vector<CalibrationCheck> checks;
 };
+
+// The band of a calibrated answer: the largest error of a check and the largest spread beside it.
+double calibrated_band(const Calibration& calibration);
 
 Calibration calibrate(const EfficiencyTable& start, const std::vector<MeasuredStep>& steps);
 

@@ -9,152 +9,28 @@
 #include "base/edit_distance.h"
 #include "base/error.h"
 #include "plan/catalog_files.h"
-#include "plan/csv.h"
+#include "plan/catalog_tables.h"
 
 namespace stoker::plan {
 namespace {
 
-std::string plain(std::string_view name) {  // lower case, separators dropped
-  std::string out;
-  for (char c : name)
-    if (c != ' ' && c != '-' && c != '_')
-      out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
-
-std::vector<std::string> split(std::string_view text, char separator) {
-  std::vector<std::string> parts;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find(separator), text.size());
-    if (end) parts.emplace_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return parts;
-}
-
-template <typename T>
-struct Named {
-  std::vector<T> entries;
-  std::vector<std::pair<std::string, size_t>> names;  // plain name or alias -> entry
-  const T* find(std::string_view name) const {
-    const std::string key = plain(name);
-    for (const auto& [known, index] : names)
-      if (known == key) return &entries[index];
-    return nullptr;
-  }
-};
-
-Named<CatalogAccelerator> load_accelerators() {
-  const CsvTable t("accelerators.csv", catalog_file("accelerators.csv"));
-  Named<CatalogAccelerator> all;
-  for (size_t r = 0; r < t.rows(); ++r) {
-    auto or_zero = [&](const char* column) { return t.number(r, column).value_or(0); };
-    CatalogAccelerator a;
-    a.spec.name = t.text(r, "name");
-    a.spec.family = t.text(r, "family");
-    a.spec.fp32 = teraflops(or_zero("fp32_TFLOPs"));
-    a.spec.fp16 = teraflops(or_zero("fp16_TFLOPs"));
-    a.spec.bf16 = teraflops(or_zero("bf16_TFLOPs"));
-    a.spec.fp8 = teraflops(or_zero("fp8_TFLOPs"));
-    a.spec.fp4 = teraflops(or_zero("fp4_TFLOPs"));
-    a.spec.memory = gibibytes(t.required_number(r, "memory_GiB"));
-    a.spec.memory_bandwidth = gigabytes_per_second(1000 * t.required_number(r, "memory_TBps"));
-    a.spec.power = Watts(t.required_number(r, "power_W"));
-    a.per_node = static_cast<int64_t>(t.required_number(r, "per_node"));
-    a.inside = gigabytes_per_second(t.required_number(r, "inside_GBps"));
-    a.inside_domain = static_cast<int64_t>(t.required_number(r, "inside_domain"));
-    a.between = gigabytes_per_second(t.required_number(r, "between_GBps"));
-    all.names.emplace_back(plain(a.spec.name), r);
-    for (const std::string& alias : split(t.text(r, "aliases"), ';')) all.names.emplace_back(plain(alias), r);
-    all.entries.push_back(std::move(a));
-  }
+const CatalogTable<CatalogAccelerator>& accelerators() {
+  static const CatalogTable<CatalogAccelerator> all =
+      parse_accelerators(catalog_file("accelerators.csv"), "accelerators.csv");
   return all;
 }
-
-Named<CatalogModel> load_models() {
-  const CsvTable t("models.csv", catalog_file("models.csv"));
-  Named<CatalogModel> all;
-  for (size_t r = 0; r < t.rows(); ++r) {
-    auto whole = [&](const char* column) { return static_cast<int64_t>(t.number(r, column).value_or(0)); };
-    CatalogModel m;
-    m.name = t.text(r, "name");
-    ModelSpec& s = m.spec;
-    s.layers = whole("layers"), s.hidden = whole("hidden"), s.heads = whole("heads");
-    s.kv_heads = whole("kv_heads"), s.head_dim = whole("head_dim"), s.ffn = whole("ffn");
-    s.vocab = whole("vocab"), s.max_positions = whole("max_positions");
-    s.activation = whole("gated") ? ActivationKind::kSwiGlu : ActivationKind::kGelu;
-    s.tied_embeddings = whole("tied") != 0;
-    s.dense_layers = whole("dense_layers");
-    s.experts = whole("experts"), s.experts_per_token = whole("experts_per_token");
-    s.expert_ffn = whole("expert_ffn"), s.shared_expert_ffn = whole("shared_expert_ffn");
-    m.score_scale = t.number(r, "score_scale").value_or(1);
-    m.scan_elements = t.number(r, "scan_elements").value_or(0);
-    if (t.text(r, "trained_in") == "fp8") m.precision = Precision::kFp8;
-    validate(s);
-    all.names.emplace_back(plain(m.name), r);
-    for (const std::string& alias : split(t.text(r, "aliases"), ';')) all.names.emplace_back(plain(alias), r);
-    all.entries.push_back(std::move(m));
-  }
+const CatalogTable<CatalogModel>& models() {
+  static const CatalogTable<CatalogModel> all = parse_models(catalog_file("models.csv"), "models.csv");
   return all;
-}
-
-const Named<CatalogAccelerator>& accelerators() {
-  static const Named<CatalogAccelerator> all = load_accelerators();
-  return all;
-}
-const Named<CatalogModel>& models() {
-  static const Named<CatalogModel> all = load_models();
-  return all;
-}
-
-struct SoftwareRule {
-  std::string pattern;  // lower case, found anywhere in the source text
-  EngineHabits habits;
-  std::string release;
-  std::optional<std::regex> release_pattern;  // release is its first group that matched
-};
-
-std::vector<SoftwareRule> load_software() {
-  const CsvTable t("software.csv", catalog_file("software.csv"));
-  std::vector<SoftwareRule> rules;
-  for (size_t r = 0; r < t.rows(); ++r) {
-    auto whole = [&](const char* column) { return static_cast<int64_t>(t.number(r, column).value_or(0)); };
-    SoftwareRule rule;
-    rule.pattern = t.text(r, "pattern");
-    rule.release = t.text(r, "release");
-    if (rule.release.find('(') != std::string::npos) {
-      rule.release_pattern = std::regex(rule.release);
-      rule.release.clear();
-    }
-    EngineHabits& h = rule.habits;
-    h.engine = t.text(r, "engine");
-    h.lineage = t.text(r, "lineage");
-    h.flash_attention = whole("flash") != 0;
-    const std::optional<Recompute> recompute = parse_recompute(t.text(r, "recompute"));
-    if (!recompute) fail(ErrorKind::kData, "{}: recompute must be none, selective or full", t.where(r));
-    h.recompute = *recompute;
-    h.zero_stage = whole("zero");
-    h.dropout = whole("dropout") != 0;
-    h.fp32_parameters = whole("fp32_parameters") != 0;
-    h.selective_ops = whole("selective_ops") != 0;
-    h.gradient_bytes = t.required_number(r, "gradient_bytes");
-    h.logits_split = whole("logits_whole") == 0;
-    h.loads_whole = whole("loads_whole") != 0;
-    h.sequence_length = whole("sequence_length");
-    h.vocab = whole("vocab");
-    h.chunks = whole("chunks");
-    rules.push_back(std::move(rule));
-  }
-  return rules;
 }
 
 const std::vector<SoftwareRule>& software() {
-  static const std::vector<SoftwareRule> all = load_software();
+  static const std::vector<SoftwareRule> all = parse_software(catalog_file("software.csv"), "software.csv");
   return all;
 }
 
 template <typename T>
-[[noreturn]] void unknown(const char* what, std::string_view name, const Named<T>& all,
+[[noreturn]] void unknown(const char* what, std::string_view name, const CatalogTable<T>& all,
                           const std::vector<std::string>& names) {
   std::vector<std::string> spellings;  // aliases too: the nearest may be one
   for (const auto& [spelling, entry] : all.names) spellings.push_back(spelling);
@@ -292,9 +168,9 @@ SoftwareMatch identify_software(std::string_view source_text) {
 std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known,
                                        size_t most) {
   std::vector<std::pair<size_t, std::string>> ranked;
-  const std::string key = plain(name);
+  const std::string key = plain_name(name);
   for (const std::string& candidate : known) {
-    const std::string other = plain(candidate);
+    const std::string other = plain_name(candidate);
     size_t distance = edit_distance(key, other);
     if (!key.empty() && other.find(key) != std::string::npos) distance = 0;
     ranked.emplace_back(distance, candidate);

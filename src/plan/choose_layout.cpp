@@ -9,14 +9,6 @@
 #include "spec/footprint.h"
 
 namespace stoker::plan {
-namespace {
-
-bool adapts(const RunSpec& run) {
-  return run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
-}
-
-}  // namespace
-
 LayoutChoice choose_layouts(const PlanRequest& request, size_t keep) {
   PlanInput input;
   input.run = request.run;
@@ -69,7 +61,7 @@ std::optional<int64_t> enough_accelerators(const PlanRequest& request) {
 std::string describe(const RunSpec& run) {
   std::string text = to_string(run.layout);
   text += fmt::format(", micro-batch {}, recompute {}", run.batch.micro_batch, to_string(run.recompute));
-  if (adapts(run)) text += fmt::format(", {} rank {}", to_string(run.training), run.lora_rank);
+  if (trains_adapters(run)) text += fmt::format(", {} rank {}", to_string(run.training), run.lora_rank);
   return text;
 }
 

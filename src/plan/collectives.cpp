@@ -39,11 +39,11 @@ double all_reduce_seconds(const Fabric& f, Group g, double bytes) {
 AllToAll all_to_all_seconds(const Fabric& f, Group g, double bytes_of_one_copy, double copies) {
   if (g.ranks <= 1) return {};
   const double n = static_cast<double>(g.ranks), near = members_per_domain(f, g), domains = n / near;
-  const double wanted_by = domains > 1 ? 1 - std::pow(1 - 1 / domains, copies) : 1;  // share of the domains
-  const double inside = bytes_of_one_copy * copies * (near - 1) / near / f.inside;
-  const double between = bytes_of_one_copy * (domains - 1) * wanted_by / f.between;
-  const double start = start_of(f, g);
-  return between > 0 ? AllToAll{inside, start + between} : AllToAll{start + inside, 0};
+  // Of several experts that a token wants some stand together: how many of `places` get it.
+  auto wanted = [copies](double places) { return places * (1 - std::pow(1 - 1 / places, copies)); };
+  const double inside = bytes_of_one_copy * wanted(n) * (near - 1) / near / f.inside;
+  const double between = bytes_of_one_copy * wanted(domains) * (domains - 1) / domains / f.between;
+  return {inside, between};
 }
 
 double send_seconds(const Fabric& f, int64_t distance, double bytes) {

@@ -95,6 +95,14 @@ double CsvTable::required_number(size_t row, std::string_view column) const {
   fail(ErrorKind::kData, "{}, column {}: expected a number, found a blank", where(row), column);
 }
 
+int64_t CsvTable::whole(size_t row, std::string_view column, int64_t most) const {
+  const double v = number(row, column).value_or(0);
+  if (!(v >= 0 && v <= static_cast<double>(most)) || v != std::floor(v))
+    fail(ErrorKind::kData, "{}, column {}: expected a whole number from 0 to {}, found {}", where(row),
+         column, most, v);
+  return static_cast<int64_t>(v);
+}
+
 void CsvTable::require_column(std::string_view column) const {
   if (has(column)) return;
   std::string known;

@@ -1,8 +1,10 @@
 // plan/csv.h
 // Comma-separated tables with a header line, as catalogs and published data come: RFC 4180 quoting, \n or
 // \r\n, a UTF-8 byte order mark skipped, empty lines skipped. Columns are found by name, so their order is
-// free. Cost         one pass; every field is a view into `text` of the table, or unescaped into it where
-// quotes were doubled Errors       Data: an unclosed quote, a row with more fields than the header, a column
+// free.
+// Cost         one pass; every field is a view into `text` of the table, or unescaped into it where quotes were
+//              doubled
+// Errors       Data: an unclosed quote, a row with more fields than the header, a column
 // that is asked for and missing,
 //              a cell that is no number where one is needed; the message names table, line and column. Rows
 //              with fewer fields than the header read as blank there.
@@ -27,6 +29,8 @@ class CsvTable {
   std::optional<double> number(size_t row,
                                std::string_view column) const;  // blank: nullopt. Finite numbers only
   double required_number(size_t row, std::string_view column) const;
+  // Blank: 0. Data unless a whole number from 0 to `most`.
+  int64_t whole(size_t row, std::string_view column, int64_t most) const;
   void require_column(std::string_view column) const;
   std::string where(size_t row) const;  // "prices.csv line 7"
 

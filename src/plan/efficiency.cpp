@@ -1,6 +1,7 @@
 #include "plan/efficiency.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <iterator>
 #include <optional>
@@ -49,10 +50,12 @@ constexpr TermFact kFacts[] = {
     {Term::kExpertExposed, "expert_exposed", 0.8, "share", "expert all-to-all not hidden"},
     {Term::kExpertBetween, "expert_between", 1.0, "times",
      "expert all-to-all between nodes, over its wire time"},
+    {Term::kExpertStart, "expert_start", 2e-5, "s", "start of an expert all-to-all: counts, waiting ranks"},
     {Term::kDataExposed, "data_exposed", 0.35, "share", "gradient and parameter exchange not hidden"},
     {Term::kPipelineExposed, "pipeline_exposed", 0.7, "share", "stage-to-stage transfers not hidden"},
     {Term::kBubble, "bubble", 1.0, "times ideal", "pipeline fill and drain"},
-    {Term::kExperts, "experts", 1.15, "times ideal", "grouped products: imbalance, padding, permutation"},
+    {Term::kExperts, "experts", 1.15, "times ideal", "grouped products: imbalance, padding"},
+    {Term::kRouting, "routing", 1.0, "times ideal", "memory traffic of permuting rows to experts and back"},
     {Term::kOptimizer, "optimizer", 1.2, "times ideal", "memory traffic of the optimizer"},
     {Term::kFixed, "fixed", 0.01, "s", "once per step"},
     {Term::kStraggler, "straggler", 0.01, "per doubling", "slowdown per doubling of nodes"},
@@ -96,6 +99,23 @@ constexpr auto kIsShare = [] {
     share[t] = kFacts[t].unit == "share" || kFacts[t].unit.starts_with("of ");
   return share;
 }();
+
+// "v24.11" of "dgxc v24.11"; nothing where the release has a name instead of a number.
+std::vector<int> version_of(std::string_view release) {
+  release.remove_prefix(std::min(release.size(), release.rfind(' ') + 1));
+  if (release.starts_with('v')) release.remove_prefix(1);
+  std::vector<int> version;
+  while (!release.empty()) {
+    int part = 0;
+    const auto [end, error] = std::from_chars(release.data(), release.data() + release.size(), part);
+    if (error != std::errc()) return {};
+    version.push_back(part);
+    release.remove_prefix(static_cast<size_t>(end - release.data()));
+    if (!release.empty() && release.front() != '.') return {};
+    if (!release.empty()) release.remove_prefix(1);
+  }
+  return version;
+}
 
 constexpr std::string_view kReference = "H100";
 
@@ -183,7 +203,8 @@ Efficiency EfficiencyTable::resolve(std::string_view family, std::string_view en
   add(Scope::kFamily, std::string(family));
   add(Scope::kLineage, habits_of(engine).lineage);
   add(Scope::kEngine, std::string(engine));
-  add(Scope::kRelease, std::string(release));
+  for (const std::string& earlier : releases_within(releases_of(engine), engine, release))
+    add(Scope::kRelease, earlier);
   add(Scope::kEngineOnFamily, fmt::format("{}|{}", engine, family));
   return Efficiency::from_logs(logs);
 }
@@ -199,6 +220,20 @@ std::vector<std::string> EfficiencyTable::releases_of(std::string_view engine) c
     if (key.starts_with(prefix)) releases.push_back(key);
   std::sort(releases.begin(), releases.end());
   return releases;
+}
+
+std::vector<std::string> releases_within(const std::vector<std::string>& known, std::string_view engine,
+                                         std::string_view release) {
+  const std::vector<int> last = version_of(release);
+  std::vector<std::string> within;
+  for (const std::string& candidate : known) {
+    const std::vector<int> version = version_of(candidate);
+    const bool of_engine =
+        candidate.size() > engine.size() && candidate.starts_with(engine) && candidate[engine.size()] == ' ';
+    const bool earlier = !version.empty() && (release.empty() || (!last.empty() && version <= last));
+    if (of_engine && (candidate == release || earlier)) within.push_back(candidate);
+  }
+  return within;
 }
 
 EfficiencyTable EfficiencyTable::parse(std::string_view csv, std::string_view name) {

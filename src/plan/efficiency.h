@@ -41,10 +41,12 @@ enum class Term {
   kContextExposed,
   kExpertExposed,
   kExpertBetween,
+  kExpertStart,
   kDataExposed,
   kPipelineExposed,
   kBubble,
   kExperts,
+  kRouting,
   kOptimizer,
   kFixed,
   kStraggler,
@@ -68,7 +70,7 @@ struct Efficiency {
 };
 
 // Where a number holds. `key` is "" for global, else "H100", "megatron", "megatron-bridge", "megatron-bridge 26.02",
-// "megatron-bridge|H100".
+// "megatron-bridge|H100". What a numbered release changed holds for the later ones too.
 enum class Scope { kGlobal, kFamily, kLineage, kEngine, kRelease, kEngineOnFamily };
 inline constexpr int kScopes = 6;
 
@@ -99,7 +101,7 @@ class EfficiencyTable {
   double get(Term term, Scope scope, std::string_view key) const;  // 0 where absent
   Efficiency resolve(std::string_view family, std::string_view engine, std::string_view release) const;
   bool knows_engine(std::string_view engine) const;
-  std::vector<std::string> releases_of(std::string_view engine) const;  // "megatron-bridge 26.02", sorted
+  std::vector<std::string> releases_of(std::string_view engine) const;  // "megatron-bridge 26.02"
   const std::vector<EfficiencyRow>& rows() const { return rows_; }
 
  private:
@@ -108,6 +110,11 @@ class EfficiencyTable {
 };
 
 const EfficiencyTable& fitted_efficiency();  // catalog/efficiency.csv as built in
+
+// Of `known` ("ENGINE RELEASE") those whose changes a release contains: the numbered ones up to it, and itself; no
+// release means the newest.
+std::vector<std::string> releases_within(const std::vector<std::string>& known, std::string_view engine,
+                                         std::string_view release);
 
 std::string_view name_of(Term term);
 std::string_view name_of(Scope scope);

@@ -13,7 +13,7 @@ namespace {
 
 Band<Watts> watts(Band<double> b) { return {Watts(b.low), Watts(b.mid), Watts(b.high)}; }
 
-void check(const PowerInput& in) {
+void check_power(const PowerInput& in) {
   if (!(in.utilisation >= 0 && in.utilisation <= 1))
     fail(ErrorKind::kUsage, "utilisation = {}: expected 0 to 1", in.utilisation);
   if (in.accelerators < 1 || in.accelerators_per_node < 1)
@@ -81,12 +81,12 @@ int64_t network_tiers(int64_t accelerators, int64_t accelerators_per_node) {
 }
 
 Band<double> node_watts_per_accelerator(const PowerInput& in, const FigureBook& f) {
-  check(in);
+  check_power(in);
   return accelerator_w(in, f) + host_w(in, f);
 }
 
 PowerDraw power_draw(const PowerInput& in, const FigureBook& f) {
-  check(in);
+  check_power(in);
   const double n = static_cast<double>(in.accelerators);
   PowerDraw draw;
   draw.count = in.accelerators;
@@ -101,7 +101,7 @@ PowerDraw power_draw(const PowerInput& in, const FigureBook& f) {
 }
 
 Band<double> slowdown_from_cap(const PowerInput& in, const FigureBook& f) {
-  check(in);
+  check_power(in);
   if (in.cap.value() == 0) return Band<double>::exactly(1);
   const double wanted = f.at("power.compute_fraction").mid * in.accelerator_max.value();
   if (in.cap.value() >= wanted) return Band<double>::exactly(1);

@@ -13,14 +13,14 @@ namespace {
 
 constexpr size_t kEnough = 15;  // runs that a 90th percentile is taken over
 
-std::string_view kind_of(const RunSpec& run) {
-  if (run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora) return "adapters";
+std::string_view kind_of_run(const RunSpec& run) {
+  if (trains_adapters(run)) return "adapters";
   return run.model.experts ? "experts" : "dense";
 }
 
 // From the narrowest to the widest; runs of engines that the fit knew, or not.
 std::array<std::string, 4> groups_of(const PlanInput& in, bool known_engine) {
-  const std::string_view kind = kind_of(in.run);
+  const std::string_view kind = kind_of_run(in.run);
   const std::string& family = in.hardware.accelerator.family;
   if (!known_engine)
     return {fmt::format("other software on {}, {}", family, kind), fmt::format("other software, {}", kind),

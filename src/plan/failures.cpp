@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "base/stop.h"
 #include "plan/catalog_files.h"
 #include "plan/csv.h"
 
@@ -16,6 +17,7 @@ namespace {
 
 constexpr double kDay = 86400;
 constexpr double kMostEvents = 5e6;  // simulated failures of one answer: about a third of a second
+constexpr double kMostYears = 1000;  // of work: nobody means more
 constexpr double kNeverEnds = 20;    // times the work: no run that is this slow is meant
 
 struct Log {
@@ -48,7 +50,7 @@ double lambert_w0(double z) {
   return w;
 }
 
-void check(double value, const char* name) {
+void check_number(double value, const char* name) {
   if (!std::isfinite(value) || value < 0)
     fail(ErrorKind::kUsage, "{} = {}: expected a finite number that is not negative", name, value);
 }
@@ -142,12 +144,12 @@ std::string_view to_string(RecoveryMode mode) {
 }
 
 void validate(const Recovery& r) {
-  check(r.detect_s, "detect_s");
-  check(r.restart_s, "restart_s");
-  check(r.load_s, "load_s");
-  check(r.replace_s, "replace_s");
-  check(r.checkpoint_s, "checkpoint_s");
-  check(r.step_s, "step_s");
+  check_number(r.detect_s, "detect_s");
+  check_number(r.restart_s, "restart_s");
+  check_number(r.load_s, "load_s");
+  check_number(r.replace_s, "replace_s");
+  check_number(r.checkpoint_s, "checkpoint_s");
+  check_number(r.step_s, "step_s");
 }
 
 namespace {
@@ -177,8 +179,8 @@ double mean_outage_s(const Recovery& recovery, const std::vector<ComponentRate>&
 }
 
 Cadence optimal_cadence(double rate_per_s, double checkpoint_s) {
-  check(rate_per_s, "failure rate");
-  check(checkpoint_s, "checkpoint cost");
+  check_number(rate_per_s, "failure rate");
+  check_number(checkpoint_s, "checkpoint cost");
   Cadence c;
   if (rate_per_s == 0 || checkpoint_s == 0) return c;
   const double m = 1 / rate_per_s;
@@ -298,7 +300,7 @@ struct Plan {
   }
 };
 
-double quantile(std::vector<double>& values, double q) {
+double wall_quantile(std::vector<double>& values, double q) {
   const auto at = static_cast<ptrdiff_t>(std::ceil(q * static_cast<double>(values.size())) - 1);
   std::nth_element(values.begin(), values.begin() + std::max<ptrdiff_t>(at, 0), values.end());
   return values[static_cast<size_t>(std::max<ptrdiff_t>(at, 0))];
@@ -307,9 +309,9 @@ double quantile(std::vector<double>& values, double q) {
 }  // namespace
 
 GoodputResult simulate_goodput(const GoodputInput& in) {
-  check(in.work_s, "work_s");
-  check(in.interval_s, "checkpoint interval");
-  check(in.preemptions_per_s, "preemptions");
+  check_number(in.work_s, "work_s");
+  check_number(in.interval_s, "checkpoint interval");
+  check_number(in.preemptions_per_s, "preemptions");
   validate(in.recovery);
   if (in.trials < 1) fail(ErrorKind::kUsage, "trials = {}: expected at least 1", in.trials);
   GoodputResult out;
@@ -346,13 +348,23 @@ GoodputResult simulate_goodput(const GoodputInput& in) {
   const double stretch = segment / (piece + in.recovery.checkpoint_s + 1e-9);
   const double events = in.work_s * std::max(1.0, stretch) * mean_rate *
                         std::exp(mean_rate * mean_outage_s(in.recovery, in.rates));
-  const int trials = events * in.trials > kMostEvents
-                         ? std::min(in.trials, std::max(100, static_cast<int>(kMostEvents / events)))
-                         : in.trials;
+  constexpr int kFewestTrials = 100;
+  const double years = in.work_s / (365.25 * 86400);
+  if (!(events * kFewestTrials < 40 * kMostEvents && years < kMostYears))
+    fail(
+        ErrorKind::kUsage,
+        "the run would take {:.3g} years of work and fail {:.3g} times: too long to simulate. Train on fewer "
+        "tokens or on more machines",
+        years, events);
+  const int trials =
+      events * in.trials > kMostEvents
+          ? std::min(in.trials, std::max(kFewestTrials, static_cast<int>(kMostEvents / events)))
+          : in.trials;
   std::vector<double> walls, failures;
   const double n = trials;
 
   for (int i = 0; i < trials; ++i) {
+    if (stop_requested()) fail(ErrorKind::kCancelled, "simulation of failures stopped on request");
     const Trial t = plan.run(static_cast<uint64_t>(i));
     walls.push_back(t.wall);
     failures.push_back(t.failures);
@@ -363,14 +375,15 @@ GoodputResult simulate_goodput(const GoodputInput& in) {
     out.degraded_s += t.degraded / n;
     out.failures.mid += t.failures / n;
   }
-  out.wall_p50_s = quantile(walls, 0.50);
-  out.wall_p90_s = quantile(walls, 0.90);
-  out.wall_p99_s = quantile(walls, 0.99);
-  out.failures.low = quantile(failures, 0.10);
-  out.failures.high = quantile(failures, 0.90);
+  out.wall_p50_s = wall_quantile(walls, 0.50);
+  out.wall_p90_s = wall_quantile(walls, 0.90);
+  out.wall_p99_s = wall_quantile(walls, 0.99);
+  out.failures.low = wall_quantile(failures, 0.10);
+  out.failures.high = wall_quantile(failures, 0.90);
   const auto goodput_of = [&](double wall) { return wall > 0 ? in.work_s / wall : 1.0; };
   out.mean_goodput = goodput_of(out.wall_mean_s);
-  out.goodput = {goodput_of(out.wall_p90_s), goodput_of(out.wall_p50_s), goodput_of(quantile(walls, 0.10))};
+  out.goodput = {goodput_of(out.wall_p90_s), goodput_of(out.wall_p50_s),
+                 goodput_of(wall_quantile(walls, 0.10))};
   for (size_t i = 0; i < in.rates.size(); ++i)
     out.failures_by_component.emplace_back(in.rates[i].name, by_component[i] / n);
   if (in.preemptions_per_s > 0) out.failures_by_component.emplace_back("preemption", by_component.back() / n);

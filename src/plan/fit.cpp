@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 #include <span>
 
 #include "base/error.h"
@@ -21,7 +22,7 @@ struct Freedom {
   double global, family, lineage, engine, release, engine_on_family;
 };
 constexpr Freedom kTimeFreedom[] = {
-    {Term::kMatmul16, 0.2, 0.12, 0, 0, 0, 0},
+    {Term::kMatmul16, 0.03, 0.04, 0, 0, 0, 0},
     {Term::kMatmul8, 0.2, 0.15, 0.10, 0.10, 0.05, 0.06},
     {Term::kMatmul4, 0.3, 0.2, 0.10, 0.10, 0.05, 0.06},
     {Term::kAttention, 0.3, 0.2, 0.2, 0.2, 0, 0},
@@ -45,10 +46,12 @@ constexpr Freedom kTimeFreedom[] = {
     {Term::kContextExposed, 0.5, 0, 0.4, 0.4, 0.1, 0},
     {Term::kExpertExposed, 0.4, 0.2, 0.3, 0.3, 0.1, 0},
     {Term::kExpertBetween, 0.3, 0, 0.2, 0.2, 0.2, 0},
+    {Term::kExpertStart, 0.7, 0, 0.3, 0.4, 0.4, 0},
     {Term::kDataExposed, 0.5, 0, 0.5, 0.5, 0.1, 0.2},
     {Term::kPipelineExposed, 0.5, 0, 0.5, 0.5, 0, 0},
     {Term::kBubble, 0.1, 0, 0.2, 0.2, 0, 0},
     {Term::kExperts, 0.3, 0.2, 0.2, 0.2, 0.2, 0.2},
+    {Term::kRouting, 0.4, 0, 0.2, 0.3, 0.3, 0},
     {Term::kOptimizer, 0.3, 0, 0.4, 0.4, 0, 0},
     {Term::kFixed, 0.8, 0, 0.8, 0.8, 0.3, 0},
     {Term::kStraggler, 0.4, 0, 0.3, 0.3, 0.1, 0},
@@ -92,6 +95,8 @@ struct Parameter {
 
 const std::string kUnnamed = "unnamed software of ";
 
+using Keys = std::vector<std::string>;
+
 enum class Observation { kTime, kPeakMemory, kRan, kOutOfMemory };
 
 struct FitRow {
@@ -104,8 +109,8 @@ struct FitRow {
 
 class Fitter {
  public:
-  Fitter(const EfficiencyTable& start, std::span<const Freedom> freedoms, const FitOptions& options)
-      : start_(start), freedoms_(freedoms), options_(options) {}
+  Fitter(const EfficiencyTable& start, std::span<const Freedom> freedoms, const FitOptions& options,
+         const std::vector<PublishedRun>& runs);
   void add(const PublishedRun& run, Observation what, double weight);
   EfficiencyTable run();
 
@@ -119,10 +124,20 @@ class Fitter {
   const EfficiencyTable& start_;
   std::span<const Freedom> freedoms_;
   FitOptions options_;
+  std::vector<std::string> releases_;  // of all engines
   std::vector<Parameter> parameters_;
   std::map<std::tuple<int, int, std::string>, uint32_t> index_;
   std::vector<FitRow> rows_;
 };
+
+Fitter::Fitter(const EfficiencyTable& start, std::span<const Freedom> freedoms, const FitOptions& options,
+               const std::vector<PublishedRun>& runs)
+    : start_(start), freedoms_(freedoms), options_(options) {
+  std::set<std::string> releases;
+  for (const PublishedRun& run : runs)
+    if (!run.input.release.empty()) releases.insert(run.input.release);
+  releases_.assign(releases.begin(), releases.end());
+}
 
 uint32_t Fitter::parameter(const Freedom& f, Scope scope, const std::string& key) {
   const auto id = std::make_tuple(static_cast<int>(f.term), static_cast<int>(scope), key);
@@ -146,12 +161,13 @@ void Fitter::add(const PublishedRun& run, Observation what, double weight) {
   // Software that is only known by its lineage stands for itself, so that the lineage takes the mean of its
   // members; what it deviates by is not kept.
   const bool known = !in.engine.empty() && !in.engine.starts_with(kOtherSoftware);
-  const std::string keys[] = {"",
-                              family,
-                              habits_of(in.engine).lineage,
-                              known ? in.engine : kUnnamed + run.source_group,
-                              in.release,
-                              known ? in.engine + "|" + family : ""};
+  auto named = [](const std::string& key) { return key.empty() ? Keys{} : Keys{key}; };
+  const Keys keys[] = {{""},
+                       named(family),
+                       named(habits_of(in.engine).lineage),
+                       {known ? in.engine : kUnnamed + run.source_group},
+                       known ? releases_within(releases_, in.engine, in.release) : Keys{},
+                       known ? Keys{in.engine + "|" + family} : Keys{}};
   for (int t = 0; t < kTerms; ++t) {
     double fixed = 0;
     const Freedom* free = nullptr;
@@ -159,10 +175,9 @@ void Fitter::add(const PublishedRun& run, Observation what, double weight) {
       if (static_cast<int>(f.term) == t) free = &f;
     for (int s = 0; s < kScopes; ++s) {
       const Scope scope = static_cast<Scope>(s);
-      const bool named = scope == Scope::kGlobal || !keys[s].empty();
-      if (free && named && freedom(*free, scope) > 0)
-        row.parameters.push_back(parameter(*free, scope, keys[s]));
-      else fixed += start_.get(static_cast<Term>(t), scope, keys[s]);
+      for (const std::string& key : keys[s])
+        if (free && freedom(*free, scope) > 0) row.parameters.push_back(parameter(*free, scope, key));
+        else fixed += start_.get(static_cast<Term>(t), scope, key);
     }
     row.fixed[static_cast<size_t>(t)] = fixed;
   }
@@ -346,7 +361,7 @@ EfficiencyTable fit_step_time(const std::vector<PublishedRun>& runs, const Effic
   for (const PublishedRun& run : runs)
     if (usable(run)) rows += 1, total += weight(run);
   // A typical row weighs one, so that a prior is worth about one row.
-  Fitter fitter(start, kTimeFreedom, options);
+  Fitter fitter(start, kTimeFreedom, options, runs);
   for (const PublishedRun& run : runs)
     if (usable(run)) fitter.add(run, Observation::kTime, weight(run) * rows / total);
   return fitter.run();
@@ -362,7 +377,7 @@ EfficiencyTable fit_memory(const std::vector<PublishedRun>& runs, const Efficien
   for (const PublishedRun& run : runs)
     if (run.reason.empty() && run.peak_memory_gb) peaks[run.source_group] += 1;
   const double balance = failed > 0 && ran > 0 ? failed / ran : 1;  // both outcomes count alike
-  Fitter fitter(start, kMemoryFreedom, options);
+  Fitter fitter(start, kMemoryFreedom, options, runs);
   for (const PublishedRun& run : runs) {
     if (!run.reason.empty()) continue;
     // A measured peak says far more than that a run fitted.

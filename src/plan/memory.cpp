@@ -7,13 +7,17 @@
 namespace stoker::plan {
 namespace {
 
+// A loss on whole logits is the framework's own: 16-bit logits, their 32-bit copy, log-probabilities, both gradients,
+// 16 bytes. One split over the vocabulary keeps the 32-bit copy and works in place: about half.
+constexpr double kWholeLogits = 2;
+
 FootprintOptions options_of(const PlanInput& in, const Efficiency& e) {
   FootprintOptions o;
   o.style = habits_of(in.engine).style();
   o.style.split_scale = e[Term::kActivation];
   o.style.whole_scale = e[Term::kActivationWhole];
   o.style.score_scale = e[Term::kScores];
-  o.style.logits_bytes = e[Term::kLogits];
+  o.style.logits_bytes = e[Term::kLogits] * (o.style.logits_split ? 1 : kWholeLogits);
   o.workspace = Bytes(e[Term::kWorkspace]);
   return o;
 }

@@ -3,13 +3,15 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <sstream>
 
 #include "base/error.h"
 #include "plan/catalog.h"
+#include "plan/catalog_files.h"
+#include "plan/predict.h"
 #include "spec/hf_config.h"
 #include "spec/parameter_table.h"
 #include "spec/presets.h"
@@ -17,12 +19,8 @@
 namespace stoker::plan {
 namespace {
 
-std::string read_text(const std::string& path, const char* what) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf())) fail(ErrorKind::kUsage, "cannot read {} '{}'", what, path);
-  return bytes.str();
-}
+constexpr int64_t kMostOfAnyCount = 1'000'000'000'000'000;
+constexpr double kMostOfAnyNumber = 1e18;  // of tokens, dollars, bytes: beyond it a unit is wrong
 
 // One table of the file: hands out its keys and afterwards refuses those that nobody asked for.
 class Section {
@@ -36,19 +34,21 @@ class Section {
     if (const auto value = node->value_exact<std::string>()) return value;
     wrong(key, "text in quotes");
   }
-  std::optional<double> number(const char* key, double least = 0) {
+  std::optional<double> number(const char* key, double least = 0, double most = kMostOfAnyNumber) {
     const toml::node* node = find(key);
     if (!node) return std::nullopt;
     const auto value = node->is_number() ? node->value<double>() : std::nullopt;
     if (!value || !std::isfinite(*value)) wrong(key, "a number");
     if (*value < least)
       fail(ErrorKind::kUsage, "{}: {} = {}: expected at least {}", where_, full(key), *value, least);
+    if (*value > most)
+      fail(ErrorKind::kUsage, "{}: {} = {}: expected at most {}", where_, full(key), *value, most);
     return value;
   }
-  std::optional<int64_t> count(const char* key, int64_t least = 1) {
-    const auto value = number(key, static_cast<double>(least));
+  std::optional<int64_t> count(const char* key, int64_t least = 1, int64_t most = kMostOfAnyCount) {
+    const auto value = number(key, static_cast<double>(least), static_cast<double>(most));
     if (!value) return std::nullopt;
-    if (*value != std::floor(*value) || *value > 1e15)
+    if (*value != std::floor(*value))
       fail(ErrorKind::kUsage, "{}: {} = {}: expected a whole number", where_, full(key), *value);
     return static_cast<int64_t>(*value);
   }
@@ -180,11 +180,10 @@ void read_model(const toml::node* node, const std::string& where, PlanRequest& r
   r.model_name = *name;
   if (name->starts_with("size:")) {
     double parameters = 0;
-    try {
-      parameters = std::stod(name->substr(5));
-    } catch (const std::exception&) {
+    const char* const last = name->data() + name->size();
+    const auto [end, error] = std::from_chars(name->data() + 5, last, parameters);
+    if (error != std::errc() || end != last)
       fail(ErrorKind::kUsage, "{}: model = '{}': expected size:<parameters>, such as size:7e9", where, *name);
-    }
     r.run.model = shape_for_parameters(parameters);
     return;
   }
@@ -196,7 +195,8 @@ void read_model(const toml::node* node, const std::string& where, PlanRequest& r
       if (std::error_code ignored; std::filesystem::exists(beside, ignored)) path = beside;
     }
     if (std::filesystem::is_directory(path)) path /= "config.json";
-    r.run.model = parse_hf_config(read_text(path.string(), "the model description"), path.string()).model;
+    r.run.model =
+        parse_hf_config(read_text(path.string(), "a Hugging Face config.json"), path.string()).model;
     r.model_name = path.string();
     return;
   }
@@ -273,7 +273,7 @@ void read_run(Section& s, PlanRequest& r) {
                                                         {"qlora", TrainingKind::kQlora}};
   run.training = parse_choice(s.text("training"), kinds, TrainingKind::kPretrain, s.where(), "run.training");
   const auto rank = s.count("lora_rank");
-  if (rank && run.training != TrainingKind::kLora && run.training != TrainingKind::kQlora)
+  if (rank && !trains_adapters(run))
     fail(ErrorKind::kUsage,
          "{}: run.lora_rank = {} contradicts run.training = {}: a rank needs lora or qlora", s.where(), *rank,
          to_string(run.training));
@@ -301,7 +301,7 @@ void read_run(Section& s, PlanRequest& r) {
 void read_layout(Section& s, PlanRequest& r, bool present) {
   LayoutSpec& l = r.run.layout;
   const auto tensor = s.count("tensor"), pipeline = s.count("pipeline"), context = s.count("context"),
-             expert = s.count("expert"), data = s.count("data"), zero = s.count("zero_stage", 0),
+             expert = s.count("expert"), data = s.count("data"), zero = s.count("zero_stage", 0, 3),
              chunks = s.count("virtual_stages"), zero_group = s.count("zero_group", 0);
   l.tensor = tensor.value_or(1);
   l.pipeline = pipeline.value_or(1);
@@ -412,7 +412,7 @@ PlanRequest parse_plan(std::string_view text, const std::string& where,
   const auto between = hardware.number("between_GBps");
   const auto memory = hardware.number("memory_GB");
   const auto power = hardware.number("power_w");
-  r.power_cap_w = hardware.number("power_cap_w").value_or(0);
+  r.power_cap_w = hardware.number("power_cap_w", 1).value_or(0);
   r.workstation = hardware.flag("workstation").value_or(false);
   hardware.finish();
   if (r.on.empty())
@@ -459,7 +459,7 @@ PlanRequest parse_plan(std::string_view text, const std::string& where,
   Section site = section("site");
   r.region = site.text("region").value_or("us");
   grid_region(r.region);
-  r.pue = site.number("pue", 1);
+  r.pue = site.number("pue", 1, 10);
   r.rack_units = site.number("node_units", 1).value_or(8);
   site.finish();
 
@@ -501,7 +501,7 @@ PlanRequest parse_plan(std::string_view text, const std::string& where,
 }
 
 PlanRequest read_plan_file(const std::string& path, const std::vector<std::string>& settings) {
-  return parse_plan(read_text(path, "the plan file"), path, settings);
+  return parse_plan(read_text(path, "a plan file, as in recipes/plan/"), path, settings);
 }
 
 }  // namespace stoker::plan

@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
-#include <fstream>
 #include <limits>
-#include <sstream>
 
 #include "base/error.h"
 #include "plan/catalog_files.h"
@@ -101,11 +99,7 @@ std::vector<Offer> read_published(std::string_view name, std::string_view csv) {
 }
 
 std::vector<Offer> read_price_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream bytes;
-  if (!in || !(bytes << in.rdbuf()))
-    fail(ErrorKind::kUsage, "cannot read the price file {}: expected a SkyPilot catalog CSV", path);
-  const std::string text = bytes.str();
+  const std::string text = read_text(path, "a SkyPilot catalog CSV");
   if (CsvTable(path, text).has("InstanceType")) {
     const std::filesystem::path p(path);
     // catalogs/v8/aws/vms.csv or aws.csv

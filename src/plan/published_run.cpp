@@ -392,7 +392,14 @@ void RowReader::read_measured() {
   }
 }
 
+// No published cell is longer than a tenth of this; patterns are looked for in every one.
+constexpr size_t kLongestCell = 4096;
+
 void RowReader::read() {
+  for (const std::string& column : t_.columns())
+    if (const size_t length = t_.text(r_, column).size(); length > kLongestCell)
+      fail(ErrorKind::kData, "{}, column {}: {} characters, expected at most {}", t_.where(r_), column,
+           length, kLongestCell);
   out_.id = text("id");
   out_.source = text("source");
   out_.model_name = text("model_name");

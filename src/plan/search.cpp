@@ -1,6 +1,7 @@
 #include "plan/search.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -122,7 +123,17 @@ void for_each_layout(const PlanInput& input, const SearchSpace& space, Visit vis
   Enumeration<Visit>(input, space, visit).all();
 }
 
+double nine_digits(double v) {
+  if (!(std::isfinite(v) && v > 0)) return v;
+  const double unit = std::pow(10, std::floor(std::log10(v)) - 8);
+  return std::round(v / unit) * unit;
+}
+
 }  // namespace
+
+LayoutRank rank_of(Seconds step, Bytes peak) {
+  return {nine_digits(step.value()), nine_digits(peak.value())};
+}
 
 std::vector<RunSpec> enumerate_layouts(const PlanInput& input, const SearchSpace& space) {
   std::vector<RunSpec> all;
@@ -141,7 +152,7 @@ SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t ke
   if (keep == 0) fail(ErrorKind::kUsage, "search was asked to keep 0 layouts: ask for one or more");
   SearchResult result;
   struct Candidate {
-    double seconds;
+    LayoutRank rank;
     RunSpec run;
   };
   std::vector<Candidate> best;  // sorted, at most `keep`
@@ -152,8 +163,8 @@ SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t ke
     ++result.considered;
     at.run = run;
     // Time is the cheaper question: what is slower than the best so far need not be asked whether it fits.
-    const double seconds = predict_step_time(at, e).total.value();
-    if (best.size() == keep && seconds >= best.back().seconds) {
+    const Seconds step = predict_step_time(at, e).total;
+    if (best.size() == keep && rank_of(step, Bytes(0)) > best.back().rank) {
       ++result.slower_by_bound;
       return;
     }
@@ -163,17 +174,21 @@ SearchResult explore(const PlanInput& input, const SearchSpace& space, size_t ke
       ++result.did_not_fit;
       return;
     }
-    const auto place = std::upper_bound(best.begin(), best.end(), seconds,
-                                        [](double s, const Candidate& c) { return s < c.seconds; });
-    best.insert(place, Candidate{seconds, run});
+    const LayoutRank rank = rank_of(step, memory.peak);
+    const auto place =
+        std::upper_bound(best.begin(), best.end(), rank,
+                         [](const LayoutRank& mine, const Candidate& c) { return mine < c.rank; });
+    best.insert(place, Candidate{rank, run});
     if (best.size() > keep) best.pop_back();
   });
   if (result.considered == 0)
     fail(ErrorKind::kUsage,
-         "no layout divides: {} accelerators, {} layers, {} heads, run.global_batch {}. Choose a global "
-         "batch with more divisors in common with the accelerators",
+         "no layout divides: {} accelerators, {} layers, {} heads, run.global_batch {}{}. Choose a global "
+         "batch with more divisors in common with the accelerators{}",
          input.hardware.accelerators, input.run.model.layers, input.run.model.heads,
-         input.run.batch.global_batch);
+         input.run.batch.global_batch,
+         space.vary_micro_batch ? "" : fmt::format(", run.micro_batch {}", input.run.batch.micro_batch),
+         space.vary_micro_batch ? "" : " and the micro-batch");
   for (Candidate& c : best) {
     at.run = c.run;
     result.best.push_back({std::move(c.run), predict(at, e)});

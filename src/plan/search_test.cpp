@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "plan/assess.h"
 #include "plan/catalog.h"
 
 namespace stoker::plan {
@@ -31,22 +32,35 @@ TEST(Search, FindsTheTrueOptimumOfSmallSpaces) {
     const PlanInput in = input_for(c.model, c.hardware, c.batch);
     const SearchResult found = search(in, {}, 3);
     // Brute force by the public door: validate, predict, keep what fits.
-    std::vector<double> times;
+    std::vector<std::pair<LayoutRank, RunSpec>> ranked;
     int64_t considered = 0;
     for (const RunSpec& run : enumerate_layouts(in, {})) {
       PlanInput one = in;
       one.run = run;
       const Prediction p = predict(one);
       ++considered;
-      if (p.memory.verdict != Verdict::kOutOfMemory) times.push_back(p.step.total.value());
+      if (p.memory.verdict != Verdict::kOutOfMemory)
+        ranked.emplace_back(rank_of(p.step.total, p.memory.peak), run);
     }
-    std::sort(times.begin(), times.end());
+    std::stable_sort(ranked.begin(), ranked.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
     EXPECT_EQ(found.considered, considered) << c.model;
     ASSERT_EQ(found.best.size(), 3u);
-    for (size_t i = 0; i < 3; ++i)
-      EXPECT_DOUBLE_EQ(found.best[i].prediction.step.total.value(), times[i]) << c.model;
+    for (size_t i = 0; i < 3; ++i) {
+      const Prediction& p = found.best[i].prediction;
+      EXPECT_EQ(rank_of(p.step.total, p.memory.peak), ranked[i].first) << c.model;
+      EXPECT_EQ(describe(found.best[i].run), describe(ranked[i].second)) << c.model;
+    }
     EXPECT_GT(considered, 50);
   }
+}
+
+TEST(Search, OfLayoutsAsFastTheOneThatNeedsLessMemoryWins) {
+  const Seconds step(3.2);
+  EXPECT_LT(rank_of(step, gibibytes(40)), rank_of(step, gibibytes(41)));
+  EXPECT_LT(rank_of(step, gibibytes(70)), rank_of(step * 1.00000001, gibibytes(10)));
+  // beyond nine digits it is rounding of sums, no difference
+  EXPECT_LT(rank_of(step * (1 + 1e-12), gibibytes(40)), rank_of(step, gibibytes(41)));
 }
 
 TEST(Search, SaysWhatTheLeastNeedsWhenNothingFits) {

@@ -31,7 +31,7 @@ class StepModel {
     tokens_ = num(run_.batch.micro_batch) * seq_ / num(l.context);
     mats_ = m.activation == ActivationKind::kSwiGlu ? 3 : 2;
     routed_share_ = m.experts ? num(m.layers - m.dense_layers) / num(m.layers) : 0;
-    adapter_ = run_.training == TrainingKind::kLora || run_.training == TrainingKind::kQlora;
+    adapter_ = trains_adapters(run_);
     low_rank_ = adapter_ && run_.lora_rank > 0;
     set_rates();
     set_fabric();
@@ -44,6 +44,7 @@ class StepModel {
   void set_fabric();
   double linear_forward() const;  // seconds of one layer's matrix products, forward
   double expert_forward() const;
+  double routing_forward() const;  // rows permuted to their experts and back; as long in the backward pass
   double attention_forward() const;
   bool plain_softmax() const;
   double passes_forward() const;  // element-wise work of one layer
@@ -140,8 +141,14 @@ double StepModel::expert_forward() const {
   const double weights = 2 * mats_ * d_ * width / rate_.memory;
   const double one = weights + product_seconds(each, (mats_ - 1) * width, d_, rate_.linear, rate_) +
                      product_seconds(each, d_, width, rate_.linear, rate_) - 2 * rate_.kernel;
-  const double move = 8 * routed * d_ * 2 / rate_.memory;  // permute, un-permute, weigh
-  return routed_share_ * e_[Term::kExperts] * (local * one + 2 * rate_.kernel + move);
+  return routed_share_ * e_[Term::kExperts] * (local * one + 2 * rate_.kernel);
+}
+
+double StepModel::routing_forward() const {
+  if (!run_.model.experts) return 0;
+  const double rows =
+      tokens_ * num(run_.model.experts_per_token) * num(run_.layout.expert_tensor_size()) / t_;
+  return routed_share_ * e_[Term::kRouting] * 8 * rows * d_ * 2 / rate_.memory;
 }
 
 double StepModel::attention_forward() const {
@@ -194,7 +201,9 @@ double StepModel::expert_comm_forward() const {
   if (!m.experts || l.expert == 1) return 0;
   const Group group{l.expert, l.expert_tensor_size()};
   const AllToAll t = all_to_all_seconds(fabric_, group, tokens_ * d_ * 2 / t_, num(m.experts_per_token));
-  return 2 * routed_share_ * (e_[Term::kExpertExposed] * t.inside + e_[Term::kExpertBetween] * t.between);
+  return 2 * routed_share_ *
+         (e_[Term::kExpertExposed] * t.inside + e_[Term::kExpertBetween] * t.between +
+          e_[Term::kExpertStart] * std::log2(num(l.expert)));
 }
 
 double StepModel::context_comm_forward() const {
@@ -278,7 +287,7 @@ StepTime StepModel::compute() {
 
   const double linear = clock * (linear_forward() + expert_forward());
   const double attention = clock * attention_forward();
-  const double passes = clock * passes_forward();
+  const double passes = clock * (passes_forward() + routing_forward());
   const double backward_linear = (adapter_ ? 1.0 : 2.0) * linear;
   const double backward_attention = (run_.flash_attention ? 2.5 : 2.0) * attention;
   const double backward_passes = 1.5 * passes;
@@ -362,7 +371,7 @@ Flops model_flops_per_step(const PlanInput& input) {
   const double attention =
       12 * num(run.model.layers * run.model.heads * run.model.head_dim) * num(run.batch.sequence_length);
   double linear = train_flops_per_token(run.model, run.batch.sequence_length) - attention;
-  if (run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora) linear *= 2.0 / 3;
+  if (trains_adapters(run)) linear *= 2.0 / 3;
   return Flops(tokens * (linear + attention * input.score_scale));
 }
 

@@ -9,7 +9,7 @@
 namespace stoker::plan {
 namespace {
 
-std::string_view kind_of(Binding binding) {
+std::string_view resource_of(Binding binding) {
   switch (binding) {
     case Binding::kArithmetic:
       return "compute";
@@ -49,7 +49,7 @@ std::string bottleneck_of(const Assessment& a, const Assessment* half) {
   if (waiting < 0.4) return "compute";
   for (const Binding b :
        {a.chosen.prediction.binds, a.chosen.prediction.next_limits[0], a.chosen.prediction.next_limits[1]})
-    if (b != Binding::kArithmetic && b != Binding::kMemoryBandwidth) return std::string(kind_of(b));
+    if (b != Binding::kArithmetic && b != Binding::kMemoryBandwidth) return std::string(resource_of(b));
   return "compute";
 }
 

@@ -35,6 +35,7 @@ std::span<const EmbeddedFile> @set@() {
 }
 }  // namespace stoker::embedded
 ")
-  set_source_files_properties(${out} PROPERTIES OBJECT_DEPENDS "${ARG_FILES}")
+  # In a batch with others it would not be compiled again when a file changes.
+  set_source_files_properties(${out} PROPERTIES OBJECT_DEPENDS "${ARG_FILES}" SKIP_UNITY_BUILD_INCLUSION ON)
   target_sources(${target} PRIVATE ${out})
 endfunction()

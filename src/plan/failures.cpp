@@ -300,7 +300,7 @@ struct Plan {
   }
 };
 
-double wall_quantile(std::vector<double>& values, double q) {
+double nearest_rank_quantile(std::vector<double>& values, double q) {
   const auto at = static_cast<ptrdiff_t>(std::ceil(q * static_cast<double>(values.size())) - 1);
   std::nth_element(values.begin(), values.begin() + std::max<ptrdiff_t>(at, 0), values.end());
   return values[static_cast<size_t>(std::max<ptrdiff_t>(at, 0))];
@@ -349,7 +349,7 @@ GoodputResult simulate_goodput(const GoodputInput& in) {
   const double events = in.work_s * std::max(1.0, stretch) * mean_rate *
                         std::exp(mean_rate * mean_outage_s(in.recovery, in.rates));
   constexpr int kFewestTrials = 100;
-  const double years = in.work_s / (365.25 * 86400);
+  const double years = in.work_s / (365.25 * kDay);
   if (!(events * kFewestTrials < 40 * kMostEvents && years < kMostYears))
     fail(
         ErrorKind::kUsage,
@@ -375,15 +375,15 @@ GoodputResult simulate_goodput(const GoodputInput& in) {
     out.degraded_s += t.degraded / n;
     out.failures.mid += t.failures / n;
   }
-  out.wall_p50_s = wall_quantile(walls, 0.50);
-  out.wall_p90_s = wall_quantile(walls, 0.90);
-  out.wall_p99_s = wall_quantile(walls, 0.99);
-  out.failures.low = wall_quantile(failures, 0.10);
-  out.failures.high = wall_quantile(failures, 0.90);
+  out.wall_p50_s = nearest_rank_quantile(walls, 0.50);
+  out.wall_p90_s = nearest_rank_quantile(walls, 0.90);
+  out.wall_p99_s = nearest_rank_quantile(walls, 0.99);
+  out.failures.low = nearest_rank_quantile(failures, 0.10);
+  out.failures.high = nearest_rank_quantile(failures, 0.90);
   const auto goodput_of = [&](double wall) { return wall > 0 ? in.work_s / wall : 1.0; };
   out.mean_goodput = goodput_of(out.wall_mean_s);
   out.goodput = {goodput_of(out.wall_p90_s), goodput_of(out.wall_p50_s),
-                 goodput_of(wall_quantile(walls, 0.10))};
+                 goodput_of(nearest_rank_quantile(walls, 0.10))};
   for (size_t i = 0; i < in.rates.size(); ++i)
     out.failures_by_component.emplace_back(in.rates[i].name, by_component[i] / n);
   if (in.preemptions_per_s > 0) out.failures_by_component.emplace_back("preemption", by_component.back() / n);

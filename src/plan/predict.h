@@ -27,11 +27,6 @@ struct PlanInput {
   double scan_elements = 0;  // of state-space layers: read and written per token, averaged over layers
 };
 
-// Everything but the matrices beside its own, or the tokens before the text, stands still.
-inline bool trains_adapters(const RunSpec& run) {
-  return run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
-}
-
 enum class StepTerm {
   kMatmul,       // matrix products of the layers and the head
   kAttention,    // scores, softmax, weighted sum

@@ -236,7 +236,7 @@ std::vector<EnergyCheck> check_node_power(const CsvTable& t, const FigureBook& f
   return out;
 }
 
-double error_quantile(std::vector<double> values, double q) {
+double interpolated_quantile(std::vector<double> values, double q) {
   if (values.empty()) return 0;
   std::sort(values.begin(), values.end());
   // Linear between order statistics, so that the median of an even count is the mean of the middle two.
@@ -288,10 +288,10 @@ EnergyValidation summarise(std::vector<EnergyCheck> checks) {
   }
   v.predicted = all.size();
   v.printed = printed.size();
-  v.median_abs_error = error_quantile(all, 0.5);
-  v.p90_abs_error = error_quantile(all, 0.9);
-  v.printed_median_abs_error = error_quantile(printed, 0.5);
-  v.printed_max_abs_error = error_quantile(printed, 1);
+  v.median_abs_error = interpolated_quantile(all, 0.5);
+  v.p90_abs_error = interpolated_quantile(all, 0.9);
+  v.printed_median_abs_error = interpolated_quantile(printed, 0.5);
+  v.printed_max_abs_error = interpolated_quantile(printed, 1);
   return v;
 }
 

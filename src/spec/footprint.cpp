@@ -40,7 +40,7 @@ LayerElements layer_elements(const RunSpec& run, const ActivationStyle& style, b
   const double gated = matrices_in_ffn(m) - 1;  // tensors that enter the activation
   // A frozen second matrix needs no gradient, so nothing of its input is kept, unless the gate's product needs
   // it itself.
-  const bool frozen = run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
+  const bool frozen = trains_adapters(run);
   const double kept = gated + (style.keeps_activation_output && (!frozen || gated > 1) ? 1 : 0);
   const double dense = m.experts ? num(m.dense_layers) / num(m.layers) : 1;
   e.split += dense * tokens * kept * num(m.ffn);
@@ -77,10 +77,6 @@ Bytes bytes_of(const LayerElements& e, const LayoutSpec& l, const ActivationStyl
                 style.score_scale * (e.scores * b + e.score_bytes)) /
                    t +
                style.whole_scale * (e.whole * b + e.whole_bytes) / whole);
-}
-
-bool is_adapter(const RunSpec& run) {
-  return run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
 }
 
 double adapter_parameters(const RunSpec& run) {  // A and B beside every matrix of every layer
@@ -186,13 +182,13 @@ Footprint footprint(const RunSpec& run, const FootprintOptions& options) {
 
   double weight = style.fp32_parameters ? 4 : parameter_bytes(run.precision);
   const bool narrow = run.precision == Precision::kFp8 || run.precision == Precision::kFp4;
-  if (is_adapter(run) && narrow) weight = 1;  // frozen weights can stay in 8 bits
+  if (trains_adapters(run) && narrow) weight = 1;  // frozen weights can stay in 8 bits
   if (run.training == TrainingKind::kQlora)
     weight = 0.5 + 4.0 / 64;  // 4 bits and one fp32 scale per block of 64
   add(FootprintKind::kParameters, "weights", Lifetime::kPersistent,
       weight * sharded(dense, held.expert, l.zero_stage == 3));
   double trained_dense = dense, trained_expert = held.expert;
-  if (is_adapter(run)) {
+  if (trains_adapters(run)) {
     trained_dense = adapter_parameters(run);
     trained_expert = 0;
     add(FootprintKind::kParameters, "adapter weights", Lifetime::kPersistent,
@@ -230,7 +226,7 @@ Footprint footprint(const RunSpec& run, const FootprintOptions& options) {
     add(FootprintKind::kCommunication,
         l.pipeline > 1 ? "gathered parameters of the stage" : "gathered parameters of two layers",
         Lifetime::kForwardBackward, gathered * per_layer * parameter_bytes(run.precision));
-    if (!is_adapter(run))
+    if (!trains_adapters(run))
       add(FootprintKind::kCommunication, "gradient of a gathered layer", Lifetime::kForwardBackward,
           per_layer * parameter_bytes(run.precision));
     add(FootprintKind::kCommunication, "gathered embedding", Lifetime::kForwardBackward,

@@ -11,8 +11,7 @@ void validate(const RunSpec& run) {
     fail(ErrorKind::kUsage,
          "optimizer bytes per parameter are {} master, {} state, {} gradient: expected 0 or more",
          run.optimizer.master_bytes, run.optimizer.state_bytes, run.optimizer.gradient_bytes);
-  const bool adapter = run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
-  if (adapter && run.lora_rank < 1)
+  if (trains_adapters(run) && run.lora_rank < 1)
     fail(ErrorKind::kUsage, "lora_rank is {}: expected 1 or more", run.lora_rank);
 }
 

@@ -49,6 +49,11 @@ struct RunSpec {
 
 void validate(const RunSpec& run);
 
+// Nothing is trained but the small matrices beside those of the model.
+inline bool trains_adapters(const RunSpec& run) {
+  return run.training == TrainingKind::kLora || run.training == TrainingKind::kQlora;
+}
+
 double parameter_bytes(Precision precision);  // of the working copy: 4, 2, 2, 2 (fp8 and fp4 keep bf16)
 std::string_view to_string(Precision precision);
 std::string_view to_string(Recompute recompute);
